@@ -1,0 +1,1 @@
+"""What every service stands on: values, errors, storage and messaging ports with their adapters. It knows no service."""

@@ -1,0 +1,1 @@
+"""Events between services: the log port, its adapters, the consumer loop and the sweeper of unpublished events."""

@@ -1,0 +1,71 @@
+"""The contract of the event log; tests/contract/test_event_log.py runs it over every adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+POSTS_CREATED = "posts.created"
+POSTS_UPDATED = "posts.updated"
+POSTS_DELETED = "posts.deleted"
+GRAPH_BY_FOLLOWEE = "graph.by_followee"
+GRAPH_BY_FOLLOWER = "graph.by_follower"
+PRIVACY = "privacy"
+DEAD_LETTERS = "dlq"
+TOPICS = (
+    POSTS_CREATED, POSTS_UPDATED, POSTS_DELETED, GRAPH_BY_FOLLOWEE, GRAPH_BY_FOLLOWER, PRIVACY, DEAD_LETTERS,
+)  # fmt: skip
+
+
+@dataclass(slots=True, frozen=True)
+class Event:
+    """One record to append."""
+
+    topic: str
+    key: int
+    """Records of one key stay in order."""
+    value: bytes
+    """An encoded feedmesh.events.v1.Envelope."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True, frozen=True)
+class Record:
+    """One record as read."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: int
+    value: bytes
+    timestamp_ms: int
+    """When it was appended."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class EventLog(Protocol):
+    """Appends and reads records, at least once."""
+
+    async def append(self, events: Sequence[Event]) -> None:
+        """Durable when it returns; in order per key. Raises Unavailable when the log does not take them."""
+        ...
+
+    async def poll(self, group: str, topics: Sequence[str], *, max_records: int, wait_s: float) -> Sequence[Record]:
+        """The next records of *topics* after those this process polled before; after a restart, after those committed.
+
+        Waits at most *wait_s* when there are none. A new group starts at the oldest record.
+        """
+        ...
+
+    async def commit(self, group: str, records: Sequence[Record]) -> None:
+        """Durably mark *records* and all before them in their partitions as done for *group*."""
+        ...
+
+    async def rewind(self, group: str, topics: Sequence[str]) -> None:
+        """Poll again from what is committed."""
+        ...
+
+    async def lag(self, group: str, topics: Sequence[str]) -> int:
+        """Records of *topics* not yet committed by *group*."""
+        ...

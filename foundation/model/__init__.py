@@ -1,0 +1,1 @@
+"""Plain values that cross ports: ids, time, sealed cursors."""

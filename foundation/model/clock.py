@@ -1,0 +1,49 @@
+"""Time and randomness as ports, so that tests and simulations own them; the only direct use of either."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import NewType, Protocol
+
+Millis = NewType("Millis", int)
+"""Milliseconds since 1970-01-01 UTC."""
+
+DAY_MS = 86_400_000
+
+
+class Clock(Protocol):
+    """Wall time for what is stored, monotonic time for what is measured."""
+
+    def now_ms(self) -> Millis:
+        """Wall clock."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never step back."""
+        ...
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def now_ms(self) -> Millis:
+        return Millis(time.time_ns() // 1_000_000)
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+class Randomness(Protocol):
+    """Unpredictable bytes: nonces, session ids, tokens."""
+
+    def token_bytes(self, n: int) -> bytes:
+        """*n* bytes."""
+        ...
+
+
+class SystemRandomness:
+    """The kernel's generator."""
+
+    def token_bytes(self, n: int) -> bytes:
+        return os.urandom(n)

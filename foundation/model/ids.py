@@ -1,0 +1,93 @@
+"""63-bit snowflake ids: 41 bits of ms since EPOCH_MS, 3 of region, 10 of worker, 9 of sequence.
+
+Id order is time order. Ids are compared as integers or as decimal text (length, then bytes), never as doubles.
+"""
+
+from __future__ import annotations
+
+from typing import NewType, Protocol
+
+from foundation.errors import Unavailable
+from foundation.model.clock import Clock, Millis
+
+UserId = NewType("UserId", int)
+PostId = NewType("PostId", int)
+
+EPOCH_MS = 1_700_000_000_000
+"""2023-11-14T22:13:20Z; 41 bits of ms last until 2093."""
+MAX_ID = 2**63 - 1
+MAX_WORKER = 1023
+_SEQUENCE_BITS = 9
+_WORKER_BITS = 10
+_TIME_SHIFT = 22
+_MAX_SEQUENCE = 2**_SEQUENCE_BITS - 1
+SLOT_MS = 10_000
+"""Width of a sweep slot: rows and their unpublished events are indexed by (slot, worker)."""
+
+
+def id_at(ms: int) -> int:
+    """The smallest id of the millisecond *ms*; 0 for times before EPOCH_MS."""
+    return max(0, ms - EPOCH_MS) << _TIME_SHIFT
+
+
+def created_ms(snowflake: int) -> Millis:
+    """When the id was minted."""
+    return Millis((snowflake >> _TIME_SHIFT) + EPOCH_MS)
+
+
+def worker_of(snowflake: int) -> int:
+    """Region and worker that minted the id, as one number of 13 bits."""
+    return (snowflake >> _SEQUENCE_BITS) & 0x1FFF
+
+
+def slot_of(snowflake: int) -> int:
+    """The sweep slot of the id: whole SLOT_MS since EPOCH_MS."""
+    return (snowflake >> _TIME_SHIFT) // SLOT_MS
+
+
+def slot_at(ms: int) -> int:
+    """The sweep slot of the time *ms*."""
+    return max(0, ms - EPOCH_MS) // SLOT_MS
+
+
+class Ids(Protocol):
+    """Mints ids that are unique and ascending within one process."""
+
+    def next(self) -> int:
+        """A fresh id, greater than all before.
+
+        Raises Unavailable(CLOCK_STEPPED_BACK) when the clock stepped back by more than a moment.
+        """
+        ...
+
+
+class Snowflakes:
+    """Ids of one (region, worker). The caller holds the lease on the worker number."""
+
+    TOLERATED_STEP_MS = 5
+    """A step back of at most this much is ridden out by staying in the last millisecond."""
+
+    def __init__(self, clock: Clock, *, region: int = 0, worker: int = 0) -> None:
+        if not 0 <= region <= 7 or not 0 <= worker <= MAX_WORKER:
+            raise ValueError(f"region {region} must be 0-7 and worker {worker} 0-{MAX_WORKER}")
+        self._clock = clock
+        self._node = (region << _WORKER_BITS | worker) << _SEQUENCE_BITS
+        self._last_ms = 0
+        self._sequence = 0
+
+    def next(self) -> int:
+        now = self._clock.now_ms() - EPOCH_MS
+        if now < self._last_ms:
+            # A full sequence also runs ahead of the clock; both may borrow only a few milliseconds.
+            if self._last_ms - now > self.TOLERATED_STEP_MS:
+                raise Unavailable("CLOCK_STEPPED_BACK", behind_ms=self._last_ms - now)
+            now = self._last_ms
+        if now == self._last_ms:
+            self._sequence += 1
+            if self._sequence > _MAX_SEQUENCE:
+                now += 1
+                self._sequence = 0
+        else:
+            self._sequence = 0
+        self._last_ms = now
+        return now << _TIME_SHIFT | self._node | self._sequence

@@ -1,0 +1,75 @@
+"""The contract of timelines; tests/contract/test_timelines.py runs it over every adapter and mode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
+
+CAPACITY = 500
+"""Ids a timeline keeps at least; a reader uses at most this many."""
+SLACK = 16
+"""Ids above CAPACITY at which a push trims back to CAPACITY."""
+TTL_S = 7 * 86_400
+"""Life of a timeline since it was last read."""
+BUILDING_TTL_S = 10
+"""Life of a begun rebuild."""
+
+
+@dataclass(slots=True, frozen=True)
+class Timeline:
+    """One timeline as read: every id of its sources above *floor*."""
+
+    ids: Sequence[int]
+    """Strictly descending, at most CAPACITY, all > floor."""
+    floor: int
+
+
+class Pushed(IntEnum):
+    """What a push did to one timeline."""
+
+    COLD = 0
+    """There is no timeline: nothing was done, a reader will build it."""
+    DONE = 1
+    """The id is in, or was already, or is at or below the floor."""
+    FAILED = 2
+    """The node did not answer: retry this owner alone."""
+
+
+class Timelines(Protocol):
+    """Timelines of one family (`feed:{u}` or `author_posts:{a}`), by owner."""
+
+    async def read(self, owners: Sequence[int]) -> Mapping[int, Timeline]:
+        """The timelines that exist and are not being rebuilt; a cold owner has no entry.
+
+        Reading refreshes the TTL of owners that are read one by one. Raises Unavailable if a node does not answer.
+        """
+        ...
+
+    async def push(self, owners: Sequence[int], post_id: int) -> Mapping[int, Pushed]:
+        """Insert *post_id* into each owner's timeline; see rule 1. Idempotent. Never raises for a dead node: FAILED."""
+        ...
+
+    async def push_each(self, pairs: Sequence[tuple[int, int]]) -> Sequence[Pushed]:
+        """Insert (owner, post_id) pairs, in order, one script call per node; results in the order of *pairs*."""
+        ...
+
+    async def begin(self, owner: int, token: str, floor: int) -> bool:
+        """Start a rebuild of an absent timeline: from here pushes above *floor* land; readers still see it as cold.
+
+        False if it exists or is being rebuilt by someone else. *token* is 1-32 letters and digits.
+        """
+        ...
+
+    async def commit(self, owner: int, token: str, ids: Sequence[int], floor: int) -> bool:
+        """End a rebuild: merge *ids* (any order) with what was pushed since, keep the newest CAPACITY, set the floor.
+
+        *floor* is the greatest id below which *ids* may lack something: at least the floor given to begin.
+        False, and nothing changed, unless the rebuild of *token* is still going on.
+        """
+        ...
+
+    async def unlink(self, owners: Sequence[int]) -> None:
+        """Forget timelines; they are cold from here on."""
+        ...

@@ -1,0 +1,78 @@
+"""Who may see what: the one pure rule that every surface uses (DESIGN: privacy is never degraded)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class UserState(IntEnum):
+    """State of an account."""
+
+    ACTIVE = 1
+    DEACTIVATED = 2
+    DELETED = 3
+
+
+class PostState(IntEnum):
+    """State of a post."""
+
+    ACTIVE = 1
+    DELETED = 2
+
+
+class EdgeState(IntEnum):
+    """State of a follow."""
+
+    NONE = 0
+    FOLLOWING = 1
+    REQUESTED = 2
+
+
+class Surface(IntEnum):
+    """Where the post would be shown."""
+
+    FEED = 1
+    """The home feed: only what is followed or one's own; mutes apply."""
+    DIRECT = 2
+    """By id or on a profile: mutes do not apply."""
+
+
+@dataclass(slots=True, frozen=True)
+class AuthorFacts:
+    """What the rule needs to know of an author."""
+
+    author_id: int
+    state: UserState
+    is_private: bool
+
+
+@dataclass(slots=True, frozen=True)
+class Edge:
+    """What the viewer and the author are to each other."""
+
+    follow: EdgeState
+    """The viewer's follow of the author."""
+    blocked: bool
+    """Either blocks the other."""
+    muted: bool
+    """The viewer mutes the author."""
+
+
+def visible(viewer_id: int, author: AuthorFacts, post: PostState, edge: Edge, surface: Surface) -> bool:
+    """True if *viewer_id* may see a post in state *post* by *author* on *surface*.
+
+    Deleted posts and posts of accounts that are not active are never visible, not even to their author.
+    """
+    if post is not PostState.ACTIVE or author.state is not UserState.ACTIVE:
+        return False
+    if viewer_id == author.author_id:
+        return True
+    if edge.blocked:
+        return False
+    following = edge.follow is EdgeState.FOLLOWING
+    if author.is_private and not following:
+        return False
+    if surface is Surface.FEED:
+        return following and not edge.muted
+    return True

@@ -1,1 +1,1 @@
-"""What every service stands on: values, errors, storage and messaging ports with their adapters. It knows no service."""
+"""What every service stands on: values, errors, ports of storage and messaging with their adapters."""

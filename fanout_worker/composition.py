@@ -1,0 +1,65 @@
+"""Builds the worker; the only module that knows which adapter is which."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from foundation.events.consumer import Consumer
+from foundation.rpc.auth import Authenticator
+from foundation.rpc.channels import internal_channel
+from foundation.rpc.server import Server, build_server
+from foundation.runtime.resources import open_log, open_redis
+from foundation.timeline.redis import RedisTimelines
+
+from fanout_worker.adapters.followers_grpc import GrpcFollowers
+from fanout_worker.edge.records import BackfillRecords, FanOutRecords
+from fanout_worker.flows.backfill_follows import BackfillFollows
+from fanout_worker.flows.fan_out_posts import FanOutPosts
+from fanout_worker.settings import Settings
+from foundation.events.port import GRAPH_BY_FOLLOWER, POSTS_CREATED
+from foundation.model.clock import SystemClock
+from foundation.timeline.recent import ReadThroughRecentPosts
+
+RECENT_TIMEOUT_S = 2.0
+
+
+@asynccontextmanager
+async def compose(settings: Settings) -> AsyncIterator[Server]:
+    """The started worker and its health endpoint; torn down in reverse order."""
+    mesh = settings.mesh
+    clock = SystemClock()
+    async with AsyncExitStack() as stack:
+        redis = await stack.enter_async_context(open_redis(mesh))
+        log = await stack.enter_async_context(open_log(mesh))
+        graph = await stack.enter_async_context(internal_channel(mesh.graph_svc, mesh.internal_key))
+        posts = await stack.enter_async_context(internal_channel(mesh.post_svc, mesh.internal_key))
+        feeds = RedisTimelines(redis, "feed")
+        author_posts = RedisTimelines(redis, "author_posts")
+        fan_out = FanOutPosts(followers=GrpcFollowers(graph), feeds=feeds, author_posts=author_posts)
+        recent = ReadThroughRecentPosts(author_posts, posts, timeout_s=RECENT_TIMEOUT_S)
+        backfill = BackfillFollows(recent=recent, feeds=feeds)
+        consumers = [
+            Consumer(
+                log,
+                group="fanout.posts",
+                topics=[POSTS_CREATED],
+                handle=FanOutRecords(fan_out),
+                clock=clock,
+                max_records=settings.max_records,
+            ),
+            Consumer(
+                log,
+                group="fanout.backfill",
+                topics=[GRAPH_BY_FOLLOWER],
+                handle=BackfillRecords(backfill),
+                clock=clock,
+                max_records=settings.max_records,
+            ),
+        ]
+        server = build_server(mesh.server_settings(), [], auth=Authenticator.from_mesh(mesh, clock), clock=clock)
+        await server.start()
+        stack.push_async_callback(server.stop, 5.0)
+        for consumer in consumers:
+            await stack.enter_async_context(consumer.running())
+        yield server

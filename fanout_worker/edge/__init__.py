@@ -1,0 +1,1 @@
+"""The way in: records of the event log."""

@@ -1,0 +1,24 @@
+"""What delivery needs from the world."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Protocol
+
+from foundation.timeline.port import Timeline
+
+
+class Followers(Protocol):
+    """Who follows an author."""
+
+    def pages(self, author_id: int) -> AsyncIterator[Sequence[int]]:
+        """Every follower, in pages of at most 1,000. Raises Unavailable, DeadlineExceeded."""
+        ...
+
+
+class RecentPosts(Protocol):
+    """The newest ids of authors."""
+
+    async def of(self, author_ids: Sequence[int]) -> Mapping[int, Timeline]:
+        """An entry for every author, from the author's timeline or the store. Raises Unavailable, DeadlineExceeded."""
+        ...

@@ -1,0 +1,35 @@
+"""Ranker over rank_svc: the one gRPC hop of the hot path, packed ids in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from feedmesh.rank.v1 import rank_service_pb2 as pb
+from feedmesh.rank.v1.rank_service_pb2_grpc import RankServiceStub
+from foundation.rpc.channels import InternalChannel
+
+from feed_svc.model import HEAD_CAPACITY, Ranked
+from foundation.errors import Internal
+
+
+class GrpcRanker:
+    """feed_svc.ports.Ranker."""
+
+    def __init__(self, channel: InternalChannel, *, timeout_s: float) -> None:
+        self._channel = channel
+        self._stub = RankServiceStub(channel.grpc)
+        self._timeout_s = timeout_s
+
+    async def rank(self, viewer_id: int, candidate_ids: Sequence[int]) -> Ranked:
+        packed = np.array(candidate_ids, dtype="<i8").tobytes()
+        request = pb.RankCandidatesRequest(user_id=viewer_id, candidate_ids=packed, limit=HEAD_CAPACITY)
+        answer = await self._channel.call(self._stub.RankCandidates, request, self._timeout_s)
+        ids = np.frombuffer(answer.post_ids, dtype="<i8").tolist()
+        authors = np.frombuffer(answer.author_ids, dtype="<i8").tolist()
+        expected = min(len(candidate_ids), HEAD_CAPACITY)
+        if len(ids) != expected or len(authors) != len(ids) or not set(ids) <= set(candidate_ids):
+            raise Internal("RANK_ANSWER_INVALID")
+        if len(set(ids)) != len(ids):
+            raise Internal("RANK_ANSWER_INVALID")
+        return Ranked(ids, authors)

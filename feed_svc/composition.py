@@ -1,0 +1,77 @@
+"""Builds the feed service; the only module that knows which adapter is which."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from feedmesh.feed.v1 import feed_service_pb2
+from foundation.rpc.auth import Authenticator
+from foundation.rpc.channels import internal_channel
+from foundation.rpc.server import Access, Server, Service, build_server
+from foundation.runtime.resources import open_redis
+from foundation.seal import Sealer
+from foundation.timeline.redis import RedisTimelines
+
+from feed_svc.adapters.graph_grpc import GrpcGraph
+from feed_svc.adapters.homes_redis import AUTHOR_POSTS, FEED, RedisHomes
+from feed_svc.adapters.ranker_grpc import GrpcRanker
+from feed_svc.adapters.sessions_redis import RedisSessions
+from feed_svc.adapters.shelf import ReadThroughShelf
+from feed_svc.edge.cursors import FeedCursors
+from feed_svc.edge.handlers import FeedHandlers
+from feed_svc.flows.get_feed import GetFeed
+from feed_svc.flows.open_home import OpenHome
+from feed_svc.settings import Settings
+from foundation.model.clock import SystemClock, SystemRandomness
+from foundation.timeline.recent import ReadThroughRecentPosts
+
+RECENT_TIMEOUT_S = 0.5
+
+
+@asynccontextmanager
+async def compose(settings: Settings) -> AsyncIterator[Server]:
+    """The started service; torn down in reverse order."""
+    mesh = settings.mesh
+    clock = SystemClock()
+    randomness = SystemRandomness()
+    async with AsyncExitStack() as stack:
+        redis = await stack.enter_async_context(open_redis(mesh))
+        graph = await stack.enter_async_context(internal_channel(mesh.graph_svc, mesh.internal_key))
+        posts = await stack.enter_async_context(internal_channel(mesh.post_svc, mesh.internal_key))
+        rank = await stack.enter_async_context(internal_channel(mesh.rank_svc, mesh.internal_key))
+        shelf = ReadThroughShelf(redis, posts=posts, graph=graph, capacity=settings.facts_capacity)
+        feeds = RedisTimelines(redis, FEED)
+        open_home = OpenHome(
+            homes=RedisHomes(redis),
+            graph=GrpcGraph(graph),
+            recent=ReadThroughRecentPosts(RedisTimelines(redis, AUTHOR_POSTS), posts, timeout_s=RECENT_TIMEOUT_S),
+            timelines=feeds,
+            clock=clock,
+            randomness=randomness,
+            rebuild_timeout_s=settings.rebuild_timeout_ms / 1000,
+        )
+        get_feed = GetFeed(
+            open_home=open_home,
+            ranker=GrpcRanker(rank, timeout_s=settings.rank_timeout_ms / 1000),
+            sessions=RedisSessions(redis),
+            shelf=shelf,
+            timelines=feeds,
+            randomness=randomness,
+        )
+        cursors = FeedCursors(Sealer({1: bytes.fromhex(settings.cursor_key)}, 1, randomness), clock)
+        server = build_server(
+            mesh.server_settings(),
+            [
+                Service(
+                    feed_service_pb2.DESCRIPTOR.services_by_name["FeedService"],
+                    FeedHandlers(get_feed, cursors),
+                    Access.USER,
+                )
+            ],
+            auth=Authenticator.from_mesh(mesh, clock),
+            clock=clock,
+        )
+        await server.start()
+        stack.push_async_callback(server.stop, 5.0)
+        yield server

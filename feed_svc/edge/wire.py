@@ -1,0 +1,39 @@
+"""Protobuf to plain values and back; the answer is spliced from encoded posts."""
+
+from __future__ import annotations
+
+from feedmesh.feed.v1 import feed_pb2
+from feedmesh.feed.v1 import feed_service_pb2 as pb
+
+from feed_svc.edge.cursors import FeedCursors
+from feed_svc.model import FeedPage, FeedQuery, Mode
+from foundation.cards import varint
+from foundation.errors import InvalidArgument
+
+DEFAULT_LIMIT = 20
+MAX_LIMIT = 100
+_POSTS_TAG = b"\x0a"  # GetFeedResponse.posts = 1, length-delimited
+
+
+def feed_query(request: pb.GetFeedRequest, *, viewer_id: int, cursors: FeedCursors) -> FeedQuery:
+    """The query of a request. Raises InvalidArgument (CURSOR_INVALID) when mode and cursor disagree."""
+    position = cursors.open(viewer_id, request.cursor)
+    asked = Mode(request.mode) if request.mode else None
+    if position is not None and asked is not None and asked is not position.mode:
+        raise InvalidArgument("CURSOR_INVALID", "the cursor belongs to another mode")
+    mode = position.mode if position is not None else asked or Mode.RANKED
+    return FeedQuery(viewer_id, min(request.limit or DEFAULT_LIMIT, MAX_LIMIT), mode, position)
+
+
+def feed_response(page: FeedPage, next_cursor: str) -> bytes:
+    """An encoded GetFeedResponse."""
+    tail = pb.GetFeedResponse(
+        next_cursor=next_cursor,
+        has_more=bool(next_cursor),
+        feed_session_id=f"fs_{page.session_id:x}" if page.session_id else "",
+        quality=feed_pb2.DEGRADED if page.reasons else feed_pb2.NORMAL,
+        degraded_reasons=[feed_pb2.DegradedReason.ValueType(reason) for reason in sorted(page.reasons)],
+        cache_status=feed_pb2.HIT if page.cache_hit else feed_pb2.MISS,
+    )
+    parts = [part for post in page.posts for part in (_POSTS_TAG, varint(len(post)), post)]
+    return b"".join([*parts, tail.SerializeToString()])

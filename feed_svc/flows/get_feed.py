@@ -1,0 +1,124 @@
+"""One page of a viewer's home feed."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from feed_svc.flows.open_home import OpenedHome, OpenHome
+from feed_svc.model import (
+    HEAD_CAPACITY,
+    MAX_CANDIDATES,
+    Degraded,
+    FeedPage,
+    FeedQuery,
+    Mode,
+    Position,
+    Session,
+)
+from feed_svc.ports import Ranker, Sessions, Shelf
+from feed_svc.stages.arrangement import arrange
+from feed_svc.stages.candidates import before
+from feed_svc.stages.slate import fill_slate
+from foundation.errors import DomainError, InvalidArgument, Unavailable
+from foundation.model.clock import Randomness
+from foundation.timeline.port import Timelines
+
+UNLINK_SHARE = 0.3
+"""A timeline of which more than this is of people no longer followed is unlinked (rule 4)."""
+UNLINK_SAMPLE = 20
+"""Ids that must have been examined before that share means anything."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GetFeed:
+    """RANKED: a frozen, ranked head, then a tail, newest first. LATEST: newest first (rules 7 and 8)."""
+
+    open_home: OpenHome
+    ranker: Ranker
+    sessions: Sessions
+    shelf: Shelf
+    timelines: Timelines
+    randomness: Randomness
+
+    async def __call__(self, query: FeedQuery) -> FeedPage:
+        home = await self.open_home(query.viewer_id)
+        position = query.position
+        if query.mode is Mode.LATEST:
+            return await self._newest_first(query, home, position or Position(Mode.LATEST))
+        if position is None:
+            return await self._first_ranked(query, home)
+        if position.session_id == 0:
+            return await self._newest_first(query, home, position)
+        session = await self._resume(query.viewer_id, position.session_id)
+        return await self._from_head(query, home, session, position, frozenset())
+
+    async def _first_ranked(self, query: FeedQuery, home: OpenedHome) -> FeedPage:
+        candidates = home.ids[:MAX_CANDIDATES]
+        if not candidates:
+            return FeedPage((), None, 0, home.reasons, home.cache_hit)
+        order, reasons = await self._rank(query.viewer_id, candidates)
+        (session_id,) = struct.unpack("<Q", self.randomness.token_bytes(8))
+        session = Session(session_id or 1, candidates[0], order)
+        try:
+            await self.sessions.save(query.viewer_id, session)
+        except Unavailable:
+            position = Position(Mode.RANKED, freeze_id=session.freeze_id, before_id=session.freeze_id + 1)
+            reasons |= {Degraded.SESSION_UNAVAILABLE}
+            return await self._newest_first(query, home, position, reasons)
+        return await self._from_head(query, home, session, Position(Mode.RANKED), reasons)
+
+    async def _rank(self, viewer_id: int, candidates: Sequence[int]) -> tuple[list[int], frozenset[Degraded]]:
+        try:
+            ranked = await self.ranker.rank(viewer_id, candidates)
+        except DomainError:
+            newest = candidates[:HEAD_CAPACITY]
+            return arrange(newest, await self.shelf.authors_of(newest)), frozenset({Degraded.RANK_FALLBACK})
+        self.shelf.learn(ranked.ids, ranked.author_ids)
+        return arrange(ranked.ids, ranked.author_ids), frozenset()
+
+    async def _resume(self, viewer_id: int, session_id: int) -> Session:
+        session = await self.sessions.load(viewer_id, session_id)
+        if session is None:
+            raise InvalidArgument("CURSOR_EXPIRED", "this feed session is gone: ask again without a cursor")
+        return session
+
+    async def _from_head(
+        self, query: FeedQuery, home: OpenedHome, session: Session, start: Position, reasons: frozenset[Degraded]
+    ) -> FeedPage:
+        """A page that begins in the head and may end in the tail: one order, walked from the position."""
+        head = session.ids[start.slot :] if start.before_id == 0 else ()
+        shown = set(session.ids)
+        rest = [post_id for post_id in home.ids if post_id <= session.freeze_id and post_id not in shown]
+        tail = before(rest, start.before_id)
+        slate = await fill_slate(self.shelf, query.viewer_id, home.viewer, [*head, *tail], query.limit)
+        await self._tidy(query.viewer_id, slate.examined, slate.foreign)
+        if slate.examined < len(head):
+            slot = start.slot + slate.examined
+            after = Position(Mode.RANKED, session.session_id, slot, session.freeze_id)
+        elif slate.examined < len(head) + len(tail):
+            before_id = tail[slate.examined - len(head)] + 1
+            after = Position(Mode.RANKED, session.session_id, 0, session.freeze_id, before_id)
+        else:
+            after = None
+        all_reasons = home.reasons | reasons | slate.reasons
+        return FeedPage(slate.posts, after, session.session_id, all_reasons, home.cache_hit)
+
+    async def _newest_first(
+        self, query: FeedQuery, home: OpenedHome, start: Position, reasons: frozenset[Degraded] = frozenset()
+    ) -> FeedPage:
+        ids = before(home.ids, start.before_id)
+        slate = await fill_slate(self.shelf, query.viewer_id, home.viewer, ids, query.limit)
+        await self._tidy(query.viewer_id, slate.examined, slate.foreign)
+        after = None
+        if slate.examined < len(ids):
+            after = Position(start.mode, freeze_id=start.freeze_id, before_id=ids[slate.examined] + 1)
+        return FeedPage(slate.posts, after, 0, home.reasons | reasons | slate.reasons, home.cache_hit)
+
+    async def _tidy(self, viewer_id: int, examined: int, foreign: int) -> None:
+        if examined >= UNLINK_SAMPLE and foreign > UNLINK_SHARE * examined:
+            try:
+                await self.timelines.unlink([viewer_id])
+            except Unavailable:
+                return  # the next page tries again

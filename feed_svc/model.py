@@ -1,0 +1,123 @@
+"""The plain values of a feed page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from foundation.timeline.port import Timeline
+from foundation.viewers import ViewerRecord
+
+HEAD_CAPACITY = 200
+"""Most posts in a frozen head."""
+WINDOW = 20
+"""Slots per window of the arrangement, whatever the page size."""
+AUTHOR_CAP = 3
+"""Most posts of one author per window."""
+MAX_CANDIDATES = 1_000
+"""Most candidates sent to ranking."""
+FEED_DEPTH_MS = 7 * 86_400_000
+"""How far back a feed goes."""
+
+
+class Mode(IntEnum):
+    """Order of a feed; the numbers are those of feedmesh.feed.v1.FeedMode."""
+
+    RANKED = 1
+    LATEST = 2
+
+
+class Degraded(IntEnum):
+    """Why an answer is less than perfect; the numbers are those of feedmesh.feed.v1.DegradedReason."""
+
+    RANK_FALLBACK = 1
+    FEED_PARTIAL = 2
+    CACHE_UNAVAILABLE = 3
+    POSTS_UNAVAILABLE = 4
+    SESSION_UNAVAILABLE = 5
+
+
+@dataclass(slots=True, frozen=True)
+class Position:
+    """Where the next page begins: what a cursor holds."""
+
+    mode: Mode
+    session_id: int = 0
+    """RANKED: the frozen head; 0 when it could not be frozen."""
+    slot: int = 0
+    """RANKED, in the head: the next slot."""
+    freeze_id: int = 0
+    """RANKED: the greatest id that this feed may show."""
+    before_id: int = 0
+    """LATEST and the tail: only ids below; 0 while in the head."""
+
+
+@dataclass(slots=True, frozen=True)
+class FeedQuery:
+    """One page, please."""
+
+    viewer_id: int
+    limit: int
+    mode: Mode
+    position: Position | None
+    """None for a first page."""
+
+
+@dataclass(slots=True, frozen=True)
+class Session:
+    """A frozen head."""
+
+    session_id: int
+    freeze_id: int
+    """The greatest id when it was frozen."""
+    ids: Sequence[int]
+    """At most HEAD_CAPACITY, in the order shown."""
+
+
+@dataclass(slots=True, frozen=True)
+class Home:
+    """What one call to the viewer's node brings."""
+
+    viewer: ViewerRecord | None
+    """None: a miss."""
+    timeline: Timeline | None
+    """None: cold."""
+    own: Timeline | None
+    """The viewer's own newest posts; None: cold."""
+
+
+@dataclass(slots=True)
+class Slate:
+    """Posts that passed, and how far the walk came."""
+
+    posts: list[bytes]
+    """Encoded feedmesh.post.v1.Post."""
+    examined: int = 0
+    """Ids consumed from the order."""
+    foreign: int = 0
+    """Of these, hidden because the viewer no longer follows the author: what a rebuild would drop."""
+    reasons: set[Degraded] = field(default_factory=set)
+
+
+@dataclass(slots=True, frozen=True)
+class FeedPage:
+    """One page, as the edge encodes it."""
+
+    posts: Sequence[bytes]
+    """Encoded feedmesh.post.v1.Post, in order."""
+    next: Position | None
+    """None at the end."""
+    session_id: int
+    """0 in LATEST."""
+    reasons: frozenset[Degraded]
+    cache_hit: bool
+
+
+@dataclass(slots=True, frozen=True)
+class Ranked:
+    """Candidates best first."""
+
+    ids: Sequence[int]
+    author_ids: Sequence[int]
+    """Author of the id at the same place; 0 where unknown."""

@@ -1,0 +1,80 @@
+"""What the read path needs from the world."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from feed_svc.model import Home, Ranked, Session
+from foundation.cards import AuthorCard, Card
+from foundation.timeline.port import Timeline
+from foundation.viewers import ViewerRecord
+
+
+class Homes(Protocol):
+    """Everything about one viewer that lies on one node."""
+
+    async def load(self, viewer_id: int) -> Home:
+        """Viewer record, timeline and own posts in one call. Raises Unavailable."""
+        ...
+
+
+class Graph(Protocol):
+    """The owner of edges, asked when the viewer record misses."""
+
+    async def viewer(self, viewer_id: int) -> ViewerRecord:
+        """The record from rows. Raises NotFound(USER_NOT_FOUND), Unavailable, DeadlineExceeded."""
+        ...
+
+
+class RecentPosts(Protocol):
+    """The newest ids of authors."""
+
+    async def of(self, author_ids: Sequence[int], *, after_id: int) -> Mapping[int, Timeline]:
+        """An entry for every author: its ids above *after_id*, complete above the entry's floor.
+
+        An author whose timeline is cold is read from the store. Raises Unavailable, DeadlineExceeded.
+        """
+        ...
+
+
+class Shelf(Protocol):
+    """Post cards and author records."""
+
+    async def fetch(self, post_ids: Sequence[int]) -> tuple[Mapping[int, Card], Mapping[int, AuthorCard]]:
+        """Cards by post and author records by author, from Redis, misses from their owners.
+
+        A post without an entry could not be found. Raises Unavailable when the owners do not answer either.
+        """
+        ...
+
+    async def authors_of(self, post_ids: Sequence[int]) -> Sequence[int]:
+        """The author of each post, 0 where unknown. Authors never change, so answers may be old. Never raises."""
+        ...
+
+    def learn(self, post_ids: Sequence[int], author_ids: Sequence[int]) -> None:
+        """Remember who wrote what; 0 says nothing."""
+        ...
+
+
+class Ranker(Protocol):
+    """Orders candidates."""
+
+    async def rank(self, viewer_id: int, candidate_ids: Sequence[int]) -> Ranked:
+        """At most HEAD_CAPACITY of at most MAX_CANDIDATES ids, best first.
+
+        Raises a DomainError when ranking failed, was late or answered nonsense.
+        """
+        ...
+
+
+class Sessions(Protocol):
+    """Frozen heads: the newest 3 of each viewer, for half an hour since they were last read."""
+
+    async def save(self, viewer_id: int, session: Session) -> None:
+        """Raises Unavailable."""
+        ...
+
+    async def load(self, viewer_id: int, session_id: int) -> Session | None:
+        """None when it is gone. Raises Unavailable."""
+        ...

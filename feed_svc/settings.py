@@ -1,0 +1,23 @@
+"""What the feed service can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from foundation.runtime.mesh import MeshSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of feed_svc; see foundation.runtime.settings for how the environment names them."""
+
+    mesh: MeshSettings = field(default_factory=MeshSettings)
+    """Addresses and keys that all services share."""
+    cursor_key: str = ""
+    """32 bytes in hex that seal cursors; every feed_svc of a mesh has the same. Required."""
+    rank_timeout_ms: int = 100
+    """How long a first page waits for ranking before it is newest first (seed section 10.2)."""
+    rebuild_timeout_ms: int = 500
+    """How long a cold feed may take to assemble (seed section 10.3)."""
+    facts_capacity: int = 1_000_000
+    """Post-to-author facts kept in the process; about 100 bytes each."""

@@ -1,0 +1,47 @@
+"""The slate: hydrate ids in order, keep what the viewer may see, refill from the ids that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from feed_svc.model import Degraded, Slate
+from feed_svc.ports import Shelf
+from foundation.cards import splice_post
+from foundation.viewers import ViewerRecord
+from foundation.visibility import Surface, visible
+
+SPARE = 4
+"""Ids fetched beyond those still wanted, so that one hidden post costs no second round."""
+MAX_ROUNDS = 60
+"""Bound on refills of one page: enough for a feed of 500 of which almost all is hidden."""
+
+
+async def fill_slate(shelf: Shelf, viewer_id: int, viewer: ViewerRecord, ids: Sequence[int], limit: int) -> Slate:
+    """Up to *limit* visible posts of *ids*, in their order. `examined` tells how many of *ids* were used up.
+
+    Records are read in this request and `visible()` is applied to every one: nothing is shown on trust. A post whose
+    record or author is not to be had is left out and, when its owner did not answer, says so.
+    """
+    slate = Slate(posts=[])
+    for _ in range(MAX_ROUNDS):
+        wanted = limit - len(slate.posts)
+        if wanted <= 0 or slate.examined >= len(ids):
+            break
+        chunk = ids[slate.examined : slate.examined + wanted + (SPARE if slate.examined == 0 else wanted)]
+        cards, authors = await shelf.fetch(chunk)
+        for post_id in chunk:
+            if len(slate.posts) == limit:
+                break
+            slate.examined += 1
+            card = cards.get(post_id)
+            if card is None:
+                continue
+            author = authors.get(card.author_id)
+            if author is None:
+                slate.reasons.add(Degraded.POSTS_UNAVAILABLE)
+                continue
+            if visible(viewer_id, author.facts, card.state, viewer.edge(card.author_id), Surface.FEED):
+                slate.posts.append(splice_post(card.encoded, author.encoded))
+            elif card.author_id != viewer_id and card.author_id not in viewer.follows:
+                slate.foreign += 1
+    return slate

@@ -6,11 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from foundation.events.consumer import Consumer
-from foundation.rpc.auth import Authenticator
 from foundation.rpc.channels import internal_channel
 from foundation.rpc.server import Server, build_server
 from foundation.runtime.resources import open_log, open_redis
-from foundation.timeline.redis import RedisTimelines
+from foundation.timeline.redis import AUTHOR_POSTS, FEED, RedisTimelines
 
 from fanout_worker.adapters.followers_grpc import GrpcFollowers
 from fanout_worker.edge.records import BackfillRecords, FanOutRecords
@@ -34,8 +33,8 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
         log = await stack.enter_async_context(open_log(mesh))
         graph = await stack.enter_async_context(internal_channel(mesh.graph_svc, mesh.internal_key))
         posts = await stack.enter_async_context(internal_channel(mesh.post_svc, mesh.internal_key))
-        feeds = RedisTimelines(redis, "feed")
-        author_posts = RedisTimelines(redis, "author_posts")
+        feeds = RedisTimelines(redis, FEED)
+        author_posts = RedisTimelines(redis, AUTHOR_POSTS)
         fan_out = FanOutPosts(followers=GrpcFollowers(graph), feeds=feeds, author_posts=author_posts)
         recent = ReadThroughRecentPosts(author_posts, posts, timeout_s=RECENT_TIMEOUT_S)
         backfill = BackfillFollows(recent=recent, feeds=feeds)
@@ -57,7 +56,7 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
                 max_records=settings.max_records,
             ),
         ]
-        server = build_server(mesh.server_settings(), [], auth=Authenticator.from_mesh(mesh, clock), clock=clock)
+        server = build_server(mesh.server_settings(), [], auth=mesh.authenticator(clock), clock=clock)
         await server.start()
         stack.push_async_callback(server.stop, 5.0)
         for consumer in consumers:

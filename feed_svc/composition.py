@@ -6,15 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from feedmesh.feed.v1 import feed_service_pb2
-from foundation.rpc.auth import Authenticator
 from foundation.rpc.channels import internal_channel
 from foundation.rpc.server import Access, Server, Service, build_server
 from foundation.runtime.resources import open_redis
 from foundation.seal import Sealer
-from foundation.timeline.redis import RedisTimelines
+from foundation.timeline.redis import AUTHOR_POSTS, FEED, RedisTimelines
 
 from feed_svc.adapters.graph_grpc import GrpcGraph
-from feed_svc.adapters.homes_redis import AUTHOR_POSTS, FEED, RedisHomes
+from feed_svc.adapters.homes_redis import RedisHomes
 from feed_svc.adapters.ranker_grpc import GrpcRanker
 from feed_svc.adapters.sessions_redis import RedisSessions
 from feed_svc.adapters.shelf import ReadThroughShelf
@@ -69,7 +68,7 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
                     Access.USER,
                 )
             ],
-            auth=Authenticator.from_mesh(mesh, clock),
+            auth=mesh.authenticator(clock),
             clock=clock,
         )
         await server.start()

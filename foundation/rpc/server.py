@@ -1,0 +1,319 @@
+"""One gRPC server for two engines.
+
+Every RPC runs through one wrapper: admission, authentication, deadline, parsing, rules of the contract, handler, errors,
+metrics. Handlers are found by name through the service's descriptor; requests arrive as bytes and answers may be bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Literal
+
+import grpc
+from grpc import aio
+from grpc_health.v1 import health_pb2
+from protovalidate import Validator
+
+from foundation.errors import DeadlineExceeded, DomainError, Exhausted, Internal, InvalidArgument
+from foundation.model.clock import Clock
+from foundation.model.ids import Ids
+from foundation.rpc.auth import Authenticator
+from foundation.rpc.deadlines import NO_DEADLINE_S, Deadline, enter
+from foundation.rpc.errors import FieldViolations, status_of
+from foundation.telemetry.logging import logger
+from foundation.telemetry.metrics import MethodMetrics
+from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+
+Context = aio.ServicerContext[Any, Any]
+Answer = bytes | Message
+
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+"""Largest request or answer between services; the edge allows callers far less."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings:
+    """How a server listens."""
+
+    engine: Literal["native", "grpcio"] = "native"
+    """Which implementation serves; see docs/adr/0001."""
+    host: str = "127.0.0.1"
+    """The native engine has no TLS: loopback, or a sidecar's network."""
+    port: int = 0
+    """0 picks a free one."""
+    max_concurrent: int = 256
+    """RPCs in flight; one more is RESOURCE_EXHAUSTED at once."""
+    default_deadline_s: float = 2.0
+    """For callers that name none."""
+
+
+class Access(Enum):
+    """Who may call a service."""
+
+    USER = "a user's token"
+    INTERNAL = "the mesh's key"
+
+
+@dataclass(frozen=True)
+class Service:
+    """One gRPC service and the object whose methods answer it."""
+
+    descriptor: ServiceDescriptor
+    handlers: object
+    access: Access
+    open_methods: frozenset[str] = frozenset()
+    """RPCs that need no token."""
+
+
+class Call:
+    """What a handler may know and say about a call beside its request."""
+
+    __slots__ = ("deadline", "headers", "user_id")
+
+    def __init__(self, user_id: int, deadline: Deadline) -> None:
+        self.user_id = user_id
+        """The user of the verified token; 0 for services and open RPCs."""
+        self.deadline = deadline
+        self.headers: list[tuple[str, str]] = []
+
+    def set_header(self, name: str, value: str) -> None:
+        """Send a header before the answer."""
+        self.headers.append((name, value))
+
+
+class Server:
+    """A server that was built and can be started once."""
+
+    def __init__(self, settings: ServerSettings, table: dict[str, dict[str, grpc.RpcMethodHandler]]) -> None:
+        self._settings = settings
+        self._table = table
+        self._server: aio.Server | None = None
+        self._serving = False
+        self.port = settings.port
+
+    @property
+    def address(self) -> str:
+        """host:port once started."""
+        return f"{self._settings.host}:{self.port}"
+
+    async def start(self) -> int:
+        """Listen; the port. Raises OSError when it is taken."""
+        options = [
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ]
+        table = {**self._table, "grpc.health.v1.Health": {"Check": self._health_handler()}}
+        if self._settings.engine == "native":
+            from pygrpc_native.aio import Server as NativeServer  # noqa: PLC0415 - the other engine must not need it
+
+            server: aio.Server = NativeServer(options=options, io_threads=1)
+            for service, handlers in table.items():
+                server.add_registered_method_handlers(service, handlers)  # type: ignore[attr-defined]
+        else:
+            server = aio.server(options=options)
+            server.add_generic_rpc_handlers(
+                [grpc.method_handlers_generic_handler(service, handlers) for service, handlers in table.items()]
+            )
+        try:
+            self.port = server.add_insecure_port(f"{self._settings.host}:{self._settings.port}")
+        except RuntimeError as exc:
+            raise OSError(f"cannot listen on {self.address}: is the port taken?") from exc
+        self._server = server
+        await server.start()
+        self._serving = True
+        return self.port
+
+    async def stop(self, grace_s: float) -> None:
+        """Say NOT_SERVING, refuse new RPCs, let those in flight finish for *grace_s* seconds."""
+        self._serving = False
+        if self._server is not None:
+            await self._server.stop(grace_s)
+
+    def _health_handler(self) -> grpc.RpcMethodHandler:
+        async def check(_: bytes, __: Context) -> bytes:
+            serving = health_pb2.HealthCheckResponse.SERVING
+            status = serving if self._serving else health_pb2.HealthCheckResponse.NOT_SERVING
+            return bytes(health_pb2.HealthCheckResponse(status=status).SerializeToString())
+
+        return grpc.unary_unary_rpc_method_handler(check)
+
+
+def build_server(
+    settings: ServerSettings, services: Sequence[Service], *, auth: Authenticator, clock: Clock, ids: Ids | None = None
+) -> Server:
+    """A server of *services*. *ids* name internal errors in the log and in the answer."""
+    gate = _Gate(settings, auth, clock, ids)
+    return Server(settings, {service.descriptor.full_name: gate.handlers(service) for service in services})
+
+
+class _Gate:
+    """Makes the wrapper of each RPC."""
+
+    def __init__(self, settings: ServerSettings, auth: Authenticator, clock: Clock, ids: Ids | None) -> None:
+        self._settings = settings
+        self._auth = auth
+        self._clock = clock
+        self._ids = ids
+        self._validator = Validator()
+        self._in_flight = 0
+
+    def handlers(self, service: Service) -> dict[str, grpc.RpcMethodHandler]:
+        """Handlers of every RPC of *service*, by name."""
+        made: dict[str, grpc.RpcMethodHandler] = {}
+        for method in service.descriptor.methods:
+            target = getattr(service.handlers, method.name)
+            identify = self._identify(service, method)
+            if method.server_streaming:
+                made[method.name] = grpc.unary_stream_rpc_method_handler(self._stream(method, target, identify))
+            else:
+                made[method.name] = grpc.unary_unary_rpc_method_handler(self._unary(method, target, identify))
+        return made
+
+    def _identify(self, service: Service, method: MethodDescriptor) -> Callable[[Context], int]:
+        auth = self._auth
+        if service.access is Access.INTERNAL:
+
+            def internal(context: Context) -> int:
+                auth.service(_metadata(context))
+                return 0
+
+            return internal
+        if method.name in service.open_methods:
+            return lambda _: 0
+        return lambda context: auth.user(_metadata(context))
+
+    def _parser(self, method: MethodDescriptor) -> Callable[[bytes], Message]:
+        message_class: type[Message] = GetMessageClass(method.input_type)
+        validator = self._validator
+        has_rules = _has_rules(method.input_type, set())
+
+        def parse(raw: bytes) -> Message:
+            try:
+                request = message_class.FromString(raw)
+            except DecodeError:
+                raise InvalidArgument("REQUEST_MALFORMED", "the request is no valid message") from None
+            if has_rules:
+                violations = validator.collect_violations(request)
+                if violations:
+                    raise FieldViolations(
+                        [
+                            (
+                                ".".join(element.field_name for element in violation.proto.field.elements),
+                                violation.proto.message,
+                            )
+                            for violation in violations
+                        ]
+                    )
+            return request
+
+        return parse
+
+    def _unary(
+        self,
+        method: MethodDescriptor,
+        target: Callable[[Any, Call], Awaitable[Answer]],
+        identify: Callable[[Context], int],
+    ) -> Callable[[bytes, Context], Awaitable[bytes]]:
+        metrics = MethodMetrics(method.full_name)
+        parse = self._parser(method)
+        clock = self._clock
+
+        async def handle(raw: bytes, context: Context) -> bytes:
+            began = clock.monotonic()
+            self._in_flight += 1
+            try:
+                call = self._admit(context, identify)
+                answer = await target(parse(raw), call)
+                if call.headers:
+                    await context.send_initial_metadata(call.headers)
+                encoded = answer if isinstance(answer, bytes) else answer.SerializeToString()
+                metrics.ok(clock.monotonic() - began)
+                return encoded
+            except aio.AbortError:
+                raise
+            except Exception as failure:  # noqa: BLE001 - the edge is where every failure becomes a status
+                error = self._translated(failure, method)
+                metrics.failed(clock.monotonic() - began, error.status)
+            finally:
+                self._in_flight -= 1
+            return await _abort(context, error)
+
+        return handle
+
+    def _stream(
+        self,
+        method: MethodDescriptor,
+        target: Callable[[Any, Call], AsyncIterator[Answer]],
+        identify: Callable[[Context], int],
+    ) -> Callable[[bytes, Context], AsyncIterator[bytes]]:
+        metrics = MethodMetrics(method.full_name)
+        parse = self._parser(method)
+        clock = self._clock
+
+        async def handle(raw: bytes, context: Context) -> AsyncIterator[bytes]:
+            began = clock.monotonic()
+            self._in_flight += 1
+            try:
+                call = self._admit(context, identify)
+                async for answer in target(parse(raw), call):
+                    yield answer if isinstance(answer, bytes) else answer.SerializeToString()
+                metrics.ok(clock.monotonic() - began)
+                return
+            except aio.AbortError:
+                raise
+            except Exception as failure:  # noqa: BLE001 - as above
+                error = self._translated(failure, method)
+                metrics.failed(clock.monotonic() - began, error.status)
+            finally:
+                self._in_flight -= 1
+            await _abort(context, error)
+
+        return handle
+
+    def _admit(self, context: Context, identify: Callable[[Context], int]) -> Call:
+        if self._in_flight > self._settings.max_concurrent:
+            raise Exhausted("OVERLOADED", "the service is busy")
+        user_id = identify(context)
+        left = context.time_remaining()
+        if left is None or left > NO_DEADLINE_S:
+            left = self._settings.default_deadline_s
+        deadline = Deadline(self._clock, left)
+        enter(deadline)
+        return Call(user_id, deadline)
+
+    def _translated(self, failure: Exception, method: MethodDescriptor) -> DomainError:
+        if isinstance(failure, DomainError):
+            return failure
+        if isinstance(failure, TimeoutError):
+            return DeadlineExceeded("DEADLINE_EXCEEDED", "it took too long")
+        error_id = str(self._ids.next() if self._ids else self._clock.now_ms())
+        logger.error("rpc_failed", method=method.full_name, error_id=error_id, exc_info=failure)
+        return Internal("INTERNAL", f"internal error {error_id}", error_id=error_id)
+
+
+async def _abort(context: Context, error: DomainError) -> bytes:
+    code, message, trailing = status_of(error)
+    await context.abort(code, message, trailing)
+    return b""
+
+
+def _metadata(context: Context) -> dict[str, str | bytes]:
+    return dict(context.invocation_metadata() or ())
+
+
+def _has_rules(message: Descriptor, seen: set[str]) -> bool:
+    """True if any field of *message* or of a message inside it carries a rule."""
+    if message.full_name in seen:
+        return False
+    seen.add(message.full_name)
+    for field in message.fields:
+        if any(option.full_name == "buf.validate.field" for option, _ in field.GetOptions().ListFields()):
+            return True
+        if field.message_type is not None and _has_rules(field.message_type, seen):
+            return True
+    return False

@@ -1,0 +1,1 @@
+"""How a service lives in its process: settings, shared resources, signals."""

@@ -1,0 +1,66 @@
+"""What all services of one mesh are told alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from foundation.model.clock import Clock
+from foundation.rpc.auth import Authenticator
+from foundation.rpc.server import ServerSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshSettings:
+    """Addresses and keys. In the environment each is FEEDMESH_ and its name in capitals."""
+
+    redis: str = "127.0.0.1:7000"
+    """Nodes of the Valkey or Redis cluster: host:port, separated by commas; one is enough."""
+    log_url: str = "sqlite:///log.db"
+    """The event log."""
+    jwks_path: str = "jwks.json"
+    """Public keys of the token issuer."""
+    issuer: str = "feedmesh-dev"
+    """`iss` that tokens must have."""
+    audience: str = "feedmesh"
+    """`aud` that tokens must have."""
+    internal_key: str = ""
+    """Secret of at least 16 characters that services show each other. Required."""
+    region: int = 0
+    """0-7: part of every id."""
+    worker: int = 0
+    """0-1023: part of every id; no two processes that mint ids at the same time share one."""
+    engine: Literal["native", "grpcio"] = "native"
+    """The gRPC server implementation."""
+    host: str = "127.0.0.1"
+    """Where this service listens."""
+    port: int = 0
+    """The port it listens on; 0 picks a free one."""
+    graph_svc: str = "127.0.0.1:0"
+    """Address of graph_svc."""
+    post_svc: str = "127.0.0.1:0"
+    """Address of post_svc."""
+    rank_svc: str = "127.0.0.1:0"
+    """Address of rank_svc."""
+    sweep_every_s: float = 5.0
+    """How often unpublished events are looked for."""
+
+    def server_settings(self) -> ServerSettings:
+        """How the server of a service listens."""
+        return ServerSettings(engine=self.engine, host=self.host, port=self.port)
+
+    def authenticator(self, clock: Clock) -> Authenticator:
+        """Checks tokens and the mesh's key."""
+        return Authenticator.from_jwks_file(
+            self.jwks_path, issuer=self.issuer, audience=self.audience, internal_key=self.internal_key, clock=clock
+        )
+
+    def redis_addresses(self) -> list[tuple[str, int]]:
+        """(host, port) of each node named. Raises ValueError."""
+        addresses = []
+        for part in self.redis.split(","):
+            host, colon, port = part.strip().rpartition(":")
+            if not colon or not port.isdigit():
+                raise ValueError(f"redis address {part!r} is not host:port")
+            addresses.append((host, int(port)))
+        return addresses

@@ -1,0 +1,39 @@
+"""The two resources that services of one process share: the Redis client and the event log."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from foundation.events.port import EventLog
+from foundation.events.sql_log import LOG_TABLES, SqlEventLog
+from foundation.model.clock import SystemClock
+from foundation.redis.client import RedisCluster, connect
+from foundation.runtime.mesh import MeshSettings
+from foundation.runtime.shared import shared
+from foundation.sql.database import open_database
+
+
+def open_redis(mesh: MeshSettings) -> AbstractAsyncContextManager[RedisCluster]:
+    """The cluster that *mesh* names."""
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[RedisCluster]:
+        redis = await connect(mesh.redis_addresses())
+        try:
+            yield redis
+        finally:
+            await redis.close()
+
+    return shared("redis", mesh.redis, opened)
+
+
+def open_log(mesh: MeshSettings) -> AbstractAsyncContextManager[EventLog]:
+    """The event log that *mesh* names."""
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[EventLog]:
+        async with open_database(mesh.log_url, LOG_TABLES) as database:
+            yield SqlEventLog(database, SystemClock())
+
+    return shared("log", mesh.log_url, opened)

@@ -1,0 +1,1 @@
+"""SQL behind one writer thread with group commit: embedded SQLite, PostgreSQL by URL."""

@@ -1,0 +1,1 @@
+"""How a service speaks to its operators: logs and metrics."""

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from foundation.events.consumer import Consumer
-from foundation.rpc.channels import internal_channel
-from foundation.rpc.server import Server, build_server
-from foundation.runtime.resources import open_log, open_redis
-from foundation.timeline.redis import AUTHOR_POSTS, FEED, RedisTimelines
-
 from fanout_worker.adapters.followers_grpc import GrpcFollowers
 from fanout_worker.edge.records import BackfillRecords, FanOutRecords
 from fanout_worker.flows.backfill_follows import BackfillFollows
 from fanout_worker.flows.fan_out_posts import FanOutPosts
 from fanout_worker.settings import Settings
+from foundation.events.consumer import Consumer
 from foundation.events.port import GRAPH_BY_FOLLOWER, POSTS_CREATED
 from foundation.model.clock import SystemClock
+from foundation.rpc.channels import internal_channel
+from foundation.rpc.server import Server, build_server
+from foundation.runtime.resources import open_log, open_redis
 from foundation.timeline.recent import ReadThroughRecentPosts
+from foundation.timeline.redis import AUTHOR_POSTS, FEED, RedisTimelines
 
 RECENT_TIMEOUT_S = 2.0
 

@@ -6,13 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from feedmesh.feed.v1 import feed_service_pb2
-from foundation.rpc.channels import internal_channel
-from foundation.rpc.server import Access, Server, Service, build_server
-from foundation.runtime.resources import open_redis
-from foundation.seal import Sealer
-from foundation.timeline.redis import AUTHOR_POSTS, FEED, RedisTimelines
 
-from feed_svc.adapters.graph_grpc import GrpcGraph
 from feed_svc.adapters.homes_redis import RedisHomes
 from feed_svc.adapters.ranker_grpc import GrpcRanker
 from feed_svc.adapters.sessions_redis import RedisSessions
@@ -23,7 +17,13 @@ from feed_svc.flows.get_feed import GetFeed
 from feed_svc.flows.open_home import OpenHome
 from feed_svc.settings import Settings
 from foundation.model.clock import SystemClock, SystemRandomness
+from foundation.people import ReadThroughPeople
+from foundation.rpc.channels import internal_channel
+from foundation.rpc.server import Access, Server, Service, build_server
+from foundation.runtime.resources import open_redis
+from foundation.seal import Sealer
 from foundation.timeline.recent import ReadThroughRecentPosts
+from foundation.timeline.redis import AUTHOR_POSTS, FEED, RedisTimelines
 
 RECENT_TIMEOUT_S = 0.5
 
@@ -39,11 +39,12 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
         graph = await stack.enter_async_context(internal_channel(mesh.graph_svc, mesh.internal_key))
         posts = await stack.enter_async_context(internal_channel(mesh.post_svc, mesh.internal_key))
         rank = await stack.enter_async_context(internal_channel(mesh.rank_svc, mesh.internal_key))
-        shelf = ReadThroughShelf(redis, posts=posts, graph=graph, capacity=settings.facts_capacity)
+        people = ReadThroughPeople(redis, graph)
+        shelf = ReadThroughShelf(redis, posts=posts, people=people, capacity=settings.facts_capacity)
         feeds = RedisTimelines(redis, FEED)
         open_home = OpenHome(
             homes=RedisHomes(redis),
-            graph=GrpcGraph(graph),
+            graph=people,
             recent=ReadThroughRecentPosts(RedisTimelines(redis, AUTHOR_POSTS), posts, timeout_s=RECENT_TIMEOUT_S),
             timelines=feeds,
             clock=clock,

@@ -22,7 +22,7 @@ class Homes(Protocol):
 class Graph(Protocol):
     """The owner of edges, asked when the viewer record misses."""
 
-    async def viewer(self, viewer_id: int) -> ViewerRecord:
+    async def viewer_from_rows(self, user_id: int) -> ViewerRecord:
         """The record from rows. Raises NotFound(USER_NOT_FOUND), Unavailable, DeadlineExceeded."""
         ...
 

@@ -96,7 +96,7 @@ def up(  # noqa: PLR0917 - each is an option of the command line
 def down(data: Data = None, json: Json = False) -> None:
     """Stop the mesh. Stopping none is fine."""
     from feedmesh_cli.mesh_file import default_directory, load_mesh
-    from feedmesh_cli.up import stop_mesh
+    from feedmesh_cli.stopping import stop_mesh
 
     directory = data.absolute() if data else default_directory()
     mesh = load_mesh(directory) if directory else None

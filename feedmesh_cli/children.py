@@ -73,8 +73,13 @@ class Child:
 
 
 async def start_child(name: str, command: Sequence[str], log: Path, *, pipe: bool = False) -> Child:
-    """Starts *command* in a process group of its own, so that a Ctrl-C in the terminal reaches the supervisor alone."""
-    with log.open("ab") as output:
+    """Starts *command* in a process group of its own, so that a Ctrl-C in the terminal reaches the supervisor alone.
+
+    The log of the run before is kept beside *log* as .previous.log.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        log.replace(log.with_suffix(".previous.log"))  # noqa: ASYNC240 - a rename, before anything runs
+    with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.PIPE if pipe else asyncio.subprocess.DEVNULL,

@@ -30,7 +30,6 @@ from feedmesh_cli.mesh_status import edge_ready
 from feedmesh_cli.ports import choose_ports
 from feedmesh_cli.valkey import ValkeyServer
 from foundation.model.clock import SystemClock, SystemRandomness
-from foundation.rpc.tokens import DevIssuer
 
 READY_TIMEOUT_S = 30.0
 GRACE_S = 1.5
@@ -111,7 +110,6 @@ async def _mesh(options: UpOptions, children: list[Child], report: Report) -> As
         await _end_leftovers(data, report)
         logs = data / "logs"
         logs.mkdir(exist_ok=True)
-        keys = _keys(data)
         ports = choose_ports(options.port_base)
 
         services = await start_child(
@@ -125,6 +123,7 @@ async def _mesh(options: UpOptions, children: list[Child], report: Report) -> As
         children.append(valkey.child)
         stack.push_async_callback(valkey.stop)
 
+        keys = _keys(data)
         # Services end before the Valkey they write to; the first callback is for a Valkey that does not start.
         stack.push_async_callback(services.stop, grace_s=GRACE_S)
         service_ports = {name: getattr(ports, name) for name in SERVICES}
@@ -279,6 +278,8 @@ class _Keys:
 
 def _keys(data: Path) -> _Keys:
     """The keys of this data directory, made at its first start: tokens and cursors outlive a restart."""
+    from foundation.rpc.tokens import DevIssuer  # takes a while: the services are starting meanwhile
+
     directory = data / "keys"
     directory.mkdir(mode=0o700, exist_ok=True)
     path = directory / "mesh.json"

@@ -5,28 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from feedmesh_cli.edge import DESCRIPTORS
 from feedmesh_cli.failures import CliError, ExitCode
-from feedmesh_cli.mesh_file import Mesh, ProcessId, load_mesh
+from feedmesh_cli.mesh_file import Mesh, load_mesh
 from feedmesh_cli.supervision import UpOptions, run_mesh
-from feedmesh_cli.tokens import UserToken, token_for
 from foundation.model.clock import SystemClock
+
+if TYPE_CHECKING:
+    from feedmesh_cli.tokens import UserToken
 
 WORLD_USERS = 50
 WORLD_SEED = 1
 DETACH_TIMEOUT_S = 90.0
-DOWN_TIMEOUT_S = 8.0
 POLL_S = 0.02
 
 
@@ -179,32 +178,14 @@ def _supervisor_failed(output: IO[bytes], data: Path) -> CliError:
 
 
 async def _started(mesh: Mesh, seconds: float) -> Started:
+    # Takes a while to import: by now the services have started meanwhile.
+    from feedmesh_cli.tokens import token_for
+
     try:
-        user = await token_for(mesh, DEMO_USER)
+        user: UserToken | None = await token_for(mesh, DEMO_USER)
     except CliError:
         user = None  # a mesh without the small world
     return Started(mesh=mesh, user=user, seconds=round(seconds, 2))
-
-
-async def stop_mesh(mesh: Mesh) -> None:
-    """Asks the supervisor to stop; after DOWN_TIMEOUT_S everything it left is ended."""
-    clock = SystemClock()
-    supervisor = mesh.processes["supervisor"]
-    _send(supervisor, signal.SIGTERM)
-    give_up = clock.monotonic() + DOWN_TIMEOUT_S
-    while supervisor.alive() and clock.monotonic() < give_up:  # noqa: ASYNC110 - not our child
-        await asyncio.sleep(POLL_S)
-    for process in mesh.processes.values():
-        _send(process, signal.SIGKILL)
-    mesh.forget()
-    if mesh.temporary:
-        shutil.rmtree(mesh.directory, ignore_errors=True)
-
-
-def _send(process: ProcessId, number: signal.Signals) -> None:
-    if process.alive():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process.pid, number)
 
 
 def temporary_directory() -> Path:

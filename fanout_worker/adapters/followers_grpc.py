@@ -9,6 +9,7 @@ from feedmesh.graph.v1 import graph_internal_service_pb2 as pb
 from feedmesh.graph.v1.graph_internal_service_pb2_grpc import (
     GraphInternalServiceStub,
 )
+
 from foundation.rpc.channels import InternalChannel
 
 TIMEOUT_S = 60.0

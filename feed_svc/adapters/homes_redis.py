@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from foundation.redis.client import RedisCluster
-from foundation.timeline.redis import AUTHOR_POSTS, FEED, parse_timeline, timeline_key
-
 from feed_svc.model import Home
+from foundation.redis.client import RedisCluster
 from foundation.timeline.port import TTL_S
+from foundation.timeline.redis import AUTHOR_POSTS, FEED, parse_timeline, timeline_key
 from foundation.viewers import decode_viewer, viewer_key
-
 
 
 class RedisHomes:

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from feedmesh.graph.v1 import graph_internal_service_pb2 as graph_pb
-from feedmesh.graph.v1.graph_internal_service_pb2_grpc import (
-    GraphInternalServiceStub,
-)
 from feedmesh.post.v1 import post_internal_service_pb2 as post_pb
 from feedmesh.post.v1.post_internal_service_pb2_grpc import (
     PostInternalServiceStub,
 )
-from foundation.redis.client import RedisCluster
-from foundation.rpc.channels import InternalChannel
 
 from foundation.cards import (
     AuthorCard,
@@ -24,6 +18,9 @@ from foundation.cards import (
     decode_card,
 )
 from foundation.errors import DeadlineExceeded, Unavailable
+from foundation.people import ReadThroughPeople, decode_authors
+from foundation.redis.client import RedisCluster
+from foundation.rpc.channels import InternalChannel
 
 TIMEOUT_S = 0.3
 _HEADER_BYTES = 20
@@ -32,12 +29,11 @@ _HEADER_BYTES = 20
 class ReadThroughShelf:
     """feed_svc.ports.Shelf."""
 
-    def __init__(self, redis: RedisCluster, *, posts: InternalChannel, graph: InternalChannel, capacity: int) -> None:
+    def __init__(self, redis: RedisCluster, *, posts: InternalChannel, people: ReadThroughPeople, capacity: int) -> None:
         self._redis = redis
         self._posts = posts
-        self._graph = graph
+        self._people = people
         self._post_stub = PostInternalServiceStub(posts.grpc)
-        self._graph_stub = GraphInternalServiceStub(graph.grpc)
         self._capacity = capacity
         self._author_of: dict[int, int] = {}
 
@@ -56,12 +52,12 @@ class ReadThroughShelf:
             for post_id, record in zip(post_ids, records, strict=False)
             if record is not None and (card := decode_card(record)) is not None
         }
-        authors = _decode_authors(expected, records[len(post_ids) :])
+        authors = decode_authors(expected, records[len(post_ids) :])
         if len(cards) < len(post_ids):
             await self._fill_cards(cards, [post_id for post_id in post_ids if post_id not in cards])
         wanted = {card.author_id for card in cards.values()}
         if not wanted <= authors.keys():
-            authors |= await self._authors([author_id for author_id in wanted if author_id not in authors], expected)
+            authors |= await self._people.authors([author_id for author_id in wanted if author_id not in authors])
         self.learn(list(cards), [card.author_id for card in cards.values()])
         return cards, authors
 
@@ -72,22 +68,6 @@ class ReadThroughShelf:
             card = decode_card(record)
             if card is not None:
                 cards[post_id] = card
-
-    async def _authors(self, author_ids: Sequence[int], asked: Sequence[int]) -> dict[int, AuthorCard]:
-        unasked = [author_id for author_id in author_ids if author_id not in asked]
-        found: dict[int, AuthorCard] = {}
-        if unasked:
-            try:
-                records = await self._redis.execute([("GET", author_key(author_id)) for author_id in unasked])
-            except Unavailable:
-                records = [None] * len(unasked)
-            found = _decode_authors(unasked, records)
-        missing = [author_id for author_id in author_ids if author_id not in found]
-        if missing:
-            request = graph_pb.BatchGetAuthorsRequest(user_ids=missing)
-            answer = await self._graph.call(self._graph_stub.BatchGetAuthors, request, TIMEOUT_S)
-            found |= _decode_authors(missing, [record or None for record in answer.authors])
-        return found
 
     async def authors_of(self, post_ids: Sequence[int]) -> Sequence[int]:
         unknown = [post_id for post_id in post_ids if post_id not in self._author_of]
@@ -111,10 +91,3 @@ class ReadThroughShelf:
             (post_id, author_id) for post_id, author_id in zip(post_ids, author_ids, strict=True) if author_id
         )
 
-
-def _decode_authors(author_ids: Sequence[int], records: Sequence[bytes | None]) -> dict[int, AuthorCard]:
-    return {
-        author_id: author
-        for author_id, record in zip(author_ids, records, strict=False)
-        if record is not None and (author := decode_author(author_id, record)) is not None
-    }

@@ -9,9 +9,8 @@ from feed_svc.edge.cursors import FeedCursors
 from feed_svc.model import FeedPage, FeedQuery, Mode
 from foundation.cards import varint
 from foundation.errors import InvalidArgument
+from foundation.list_cursors import page_limit
 
-DEFAULT_LIMIT = 20
-MAX_LIMIT = 100
 _POSTS_TAG = b"\x0a"  # GetFeedResponse.posts = 1, length-delimited
 
 
@@ -22,7 +21,7 @@ def feed_query(request: pb.GetFeedRequest, *, viewer_id: int, cursors: FeedCurso
     if position is not None and asked is not None and asked is not position.mode:
         raise InvalidArgument("CURSOR_INVALID", "the cursor belongs to another mode")
     mode = position.mode if position is not None else asked or Mode.RANKED
-    return FeedQuery(viewer_id, min(request.limit or DEFAULT_LIMIT, MAX_LIMIT), mode, position)
+    return FeedQuery(viewer_id, page_limit(request.limit), mode, position)
 
 
 def feed_response(page: FeedPage, next_cursor: str) -> bytes:

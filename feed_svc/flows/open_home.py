@@ -52,7 +52,7 @@ class OpenHome:
             home = await self.homes.load(viewer_id)
         except Unavailable:
             return await self._from_the_store(viewer_id, oldest_id)
-        viewer = home.viewer or await self.graph.viewer(viewer_id)
+        viewer = home.viewer or await self.graph.viewer_from_rows(viewer_id)
         _require_active(viewer)
         if home.timeline is None:
             return await self._rebuild(viewer_id, oldest_id)
@@ -71,7 +71,7 @@ class OpenHome:
                         return await self._opened(viewer_id, home, oldest_id)
             # The graph is read after begin: a follow that is missing here is backfilled into the begun timeline.
             home = await self.homes.load(viewer_id)
-            viewer = home.viewer or await self.graph.viewer(viewer_id)
+            viewer = home.viewer or await self.graph.viewer_from_rows(viewer_id)
             ids, floor, complete = await self._assemble(viewer_id, viewer, oldest_id)
             if not complete:
                 return OpenedHome(viewer, ids, False, frozenset({Degraded.FEED_PARTIAL}))
@@ -85,7 +85,7 @@ class OpenHome:
             return await self._from_the_store(viewer_id, oldest_id)
 
     async def _opened(self, viewer_id: int, home: Home, oldest_id: int) -> OpenedHome:
-        viewer = home.viewer or await self.graph.viewer(viewer_id)
+        viewer = home.viewer or await self.graph.viewer_from_rows(viewer_id)
         timeline = home.timeline or Timeline((), oldest_id)
         return OpenedHome(viewer, newest_first(timeline, home.own, oldest_id=oldest_id), False, frozenset())
 
@@ -100,7 +100,7 @@ class OpenHome:
         return ids, floor, True
 
     async def _from_the_store(self, viewer_id: int, oldest_id: int) -> OpenedHome:
-        viewer = await self.graph.viewer(viewer_id)
+        viewer = await self.graph.viewer_from_rows(viewer_id)
         _require_active(viewer)
         ids, _, complete = await self._assemble(viewer_id, viewer, oldest_id)
         reasons = {Degraded.CACHE_UNAVAILABLE} if complete else {Degraded.CACHE_UNAVAILABLE, Degraded.FEED_PARTIAL}

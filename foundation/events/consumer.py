@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from feedmesh.events.v1.envelope_pb2 import Envelope
+
 from foundation.errors import DeadlineExceeded, DomainError, Exhausted, Unavailable
 from foundation.events.envelope import Undecodable, decode
 from foundation.events.port import DEAD_LETTERS, Event, EventLog, Record

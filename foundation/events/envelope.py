@@ -5,8 +5,9 @@ from __future__ import annotations
 from feedmesh.events.v1.envelope_pb2 import Envelope
 from feedmesh.events.v1.graph_events_pb2 import BlockChanged, FollowChanged
 from feedmesh.events.v1.post_events_pb2 import PostCreated, PostDeleted, PostUpdated
-from foundation.errors import DomainError
 from google.protobuf.message import DecodeError
+
+from foundation.errors import DomainError
 
 SCHEMA_VERSION = 1
 

@@ -62,9 +62,7 @@ class _Slot:
 class Publisher:
     """Publishes the events of one worker of one service. Use `running()`."""
 
-    def __init__(
-        self, log: EventLog, outbox: Outbox, clock: Clock, *, worker: int, sweep_every_s: float = 5.0
-    ) -> None:
+    def __init__(self, log: EventLog, outbox: Outbox, clock: Clock, *, worker: int, sweep_every_s: float = 5.0) -> None:
         self._log = log
         self._outbox = outbox
         self._clock = clock

@@ -71,6 +71,8 @@ class Snowflakes:
         if not 0 <= region <= 7 or not 0 <= worker <= MAX_WORKER:
             raise ValueError(f"region {region} must be 0-7 and worker {worker} 0-{MAX_WORKER}")
         self._clock = clock
+        self.node = region << _WORKER_BITS | worker
+        """Region and worker as `worker_of` reads them from an id."""
         self._node = (region << _WORKER_BITS | worker) << _SEQUENCE_BITS
         self._last_ms = 0
         self._sequence = 0

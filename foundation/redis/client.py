@@ -170,10 +170,7 @@ class RedisCluster:
         for place, command in enumerate(commands):
             shares[self._node_of(command[1])].append(place)
         answers = await asyncio.gather(
-            *(
-                self._send(node, [commands[place] for place in places], timeout_s)
-                for node, places in shares.items()
-            )
+            *(self._send(node, [commands[place] for place in places], timeout_s) for node, places in shares.items())
         )
         replies: list[Any] = [None] * len(commands)
         failed = False

@@ -25,9 +25,7 @@ class Authenticator:
         self._internal_key = internal_key.encode()
 
     @classmethod
-    def from_jwks_file(
-        cls, path: str, *, issuer: str, audience: str, internal_key: str, clock: Clock
-    ) -> Authenticator:
+    def from_jwks_file(cls, path: str, *, issuer: str, audience: str, internal_key: str, clock: Clock) -> Authenticator:
         """Reads the JWKS at *path* once."""
         jwks = json.loads(Path(path).read_text())
         return cls(TokenVerifier(jwks, issuer=issuer, audience=audience, clock=clock), internal_key)

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+from google.protobuf.message import Message
 from grpc import aio
 
 from foundation.rpc.auth import INTERNAL_HEADER
 from foundation.rpc.deadlines import timeout
 from foundation.rpc.errors import error_of
 from foundation.rpc.server import MAX_MESSAGE_BYTES
-from google.protobuf.message import Message
 
 Response = TypeVar("Response", bound=Message)
 

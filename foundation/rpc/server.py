@@ -12,6 +12,9 @@ from enum import Enum
 from typing import Any, Literal
 
 import grpc
+from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
 from grpc import aio
 from grpc_health.v1 import health_pb2
 from protovalidate import Validator
@@ -24,9 +27,6 @@ from foundation.rpc.deadlines import NO_DEADLINE_S, Deadline, enter
 from foundation.rpc.errors import FieldViolations, status_of
 from foundation.telemetry.logging import logger
 from foundation.telemetry.metrics import MethodMetrics
-from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
-from google.protobuf.message import DecodeError, Message
-from google.protobuf.message_factory import GetMessageClass
 
 Context = aio.ServicerContext[Any, Any]
 Answer = bytes | Message

@@ -80,9 +80,7 @@ class DevIssuer:
         self.jwks_path = directory / "jwks.json"
 
     @classmethod
-    def load_or_create(
-        cls, directory: Path, *, issuer: str = "feedmesh-dev", audience: str = "feedmesh"
-    ) -> DevIssuer:
+    def load_or_create(cls, directory: Path, *, issuer: str = "feedmesh-dev", audience: str = "feedmesh") -> DevIssuer:
         """The issuer whose key and jwks.json lie in *directory*; both are made when missing."""
         path = directory / "issuer.pem"
         if path.exists():

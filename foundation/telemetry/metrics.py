@@ -16,7 +16,9 @@ RPC_TOTAL = Counter(
     ["method", "code"],
 )
 DEGRADED_TOTAL = Counter(
-    "feedmesh_degraded_total", "Feed answers that were less than perfect, by reason; operators act on a rise.", ["reason"]
+    "feedmesh_degraded_total",
+    "Feed answers that were less than perfect, by reason; operators act on a rise.",
+    ["reason"],
 )
 
 

@@ -1,0 +1,91 @@
+# The only door: needs Python 3.11 or newer with venv, and nothing else. `make help` lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -ec
+.DEFAULT_GOAL := help
+
+UV_VERSION := 0.13.9
+BIN := .venv/bin
+UV := UV_PYTHON_DOWNLOADS=never $(BIN)/uv
+# Stamps tell which dependencies are in the environment, so that a second run starts at once.
+RUN_DEPS := .venv/.deps-run
+DEV_DEPS := .venv/.deps-dev
+
+.PHONY: up
+up: setup ## Start the embedded mesh with a small world and print what to try (ARGS="--data DIR --detach")
+	@exec $(BIN)/feedmesh up $(ARGS)
+
+.PHONY: setup
+setup: $(RUN_DEPS) ## Install what running needs into .venv, from the lock file
+
+.PHONY: test
+test: $(DEV_DEPS) ## Install what the tests need and run all of them (ARGS="-k name")
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: check
+check: lint types imports gen-check breaking test ## Everything that CI runs
+
+.PHONY: lint
+lint: $(DEV_DEPS) ## Style of the code and of the contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code proto/feedmesh
+
+.PHONY: fmt
+fmt: $(DEV_DEPS) ## Format code and contracts
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/buf format --write proto/feedmesh
+
+.PHONY: types
+types: $(DEV_DEPS) ## mypy --strict
+	$(BIN)/mypy
+
+.PHONY: imports
+imports: $(DEV_DEPS) ## Who may import whom
+	$(BIN)/lint-imports
+
+.PHONY: gen
+gen: $(DEV_DEPS) ## Generate gen/ and envoy/feedmesh.binpb from proto/
+	$(BIN)/python tools/generate.py
+
+.PHONY: gen-check
+gen-check: gen ## Fail when what is generated differs from what is committed
+	git diff --exit-code --stat -- gen envoy/feedmesh.binpb
+	@test -z "$$(git ls-files --others --exclude-standard gen)" || { echo "gen/ has new files: commit them" >&2; exit 1; }
+
+.PHONY: breaking
+breaking: $(DEV_DEPS) ## Fail on a change of the contracts that breaks callers of main
+	@if git rev-parse --quiet --verify main >/dev/null; then $(BIN)/buf breaking --against '.git#branch=main'; \
+	else echo "no branch main to compare the contracts with"; fi
+
+.PHONY: bench
+bench: $(DEV_DEPS) ## Measure (NAME=get_feed)
+	$(BIN)/feedmesh bench $(NAME) $(ARGS)
+
+.PHONY: help
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  %-10s %s\n' "$$name" "$$text"; done
+
+# The newest Python that is 3.11 or more and can make an environment; a name on the PATH alone may be a shim of nothing.
+$(BIN)/uv:
+	@for python in python3.13 python3.12 python3.11 python3; do \
+	  if "$$python" -c 'import ensurepip, sys, venv; assert sys.version_info >= (3, 11)' >/dev/null 2>&1; then \
+	    echo "making .venv with $$(command -v $$python)"; \
+	    "$$python" -m venv .venv; \
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); \
+	    exit 0; \
+	  fi; \
+	done; \
+	echo "error: no Python 3.11 or newer with venv was found" >&2; \
+	echo "  next  install one, for instance: apt-get install python3 python3-venv" >&2; \
+	exit 1
+
+$(RUN_DEPS): $(BIN)/uv pyproject.toml uv.lock
+	$(UV) sync --locked --inexact --no-dev
+	@touch $@
+
+$(DEV_DEPS): $(BIN)/uv pyproject.toml uv.lock
+	$(UV) sync --locked --inexact
+	@touch $(RUN_DEPS) $@

@@ -1,0 +1,71 @@
+"""Viewer and author records, read through: Redis first, graph_svc on a miss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from feedmesh.graph.v1 import graph_internal_service_pb2 as pb
+from feedmesh.graph.v1.graph_internal_service_pb2_grpc import GraphInternalServiceStub
+from foundation.cards import AuthorCard, author_key, decode_author
+from foundation.errors import Internal, NotFound, Unavailable
+from foundation.redis.client import RedisCluster
+from foundation.rpc.channels import InternalChannel
+from foundation.viewers import ViewerRecord, decode_viewer, viewer_key
+
+TIMEOUT_S = 0.5
+
+
+class ReadThroughPeople:
+    """The records that visibility stands on."""
+
+    def __init__(self, redis: RedisCluster, graph: InternalChannel) -> None:
+        self._redis = redis
+        self._graph = graph
+        self._stub = GraphInternalServiceStub(graph.grpc)
+
+    async def viewer(self, user_id: int) -> ViewerRecord:
+        """The viewer record. Raises NotFound(USER_NOT_FOUND), Unavailable, DeadlineExceeded."""
+        try:
+            (record,) = await self._redis.execute([("GET", viewer_key(user_id))])
+        except Unavailable:
+            record = None
+        viewer = decode_viewer(record) if record is not None else None
+        return viewer or await self.viewer_from_rows(user_id)
+
+    async def viewer_from_rows(self, user_id: int) -> ViewerRecord:
+        """The viewer record from its owner, who also fills Redis. Raises like viewer."""
+        answer = await self._graph.call(
+            self._stub.GetViewerGraph, pb.GetViewerGraphRequest(user_ids=[user_id]), TIMEOUT_S
+        )
+        if not answer.viewers or not answer.viewers[0]:
+            raise NotFound("USER_NOT_FOUND", "no such user", user_id=user_id)
+        viewer = decode_viewer(answer.viewers[0])
+        if viewer is None:
+            raise Internal("VIEWER_LAYOUT_UNKNOWN")
+        return viewer
+
+    async def authors(self, user_ids: Sequence[int]) -> Mapping[int, AuthorCard]:
+        """Author records of the users that exist. Raises Unavailable, DeadlineExceeded."""
+        if not user_ids:
+            return {}
+        try:
+            records = await self._redis.execute([("GET", author_key(user_id)) for user_id in user_ids])
+        except Unavailable:
+            records = [None] * len(user_ids)
+        found = decode_authors(user_ids, records)
+        missing = [user_id for user_id in user_ids if user_id not in found]
+        if missing:
+            answer = await self._graph.call(
+                self._stub.BatchGetAuthors, pb.BatchGetAuthorsRequest(user_ids=missing), TIMEOUT_S
+            )
+            found |= decode_authors(missing, [record or None for record in answer.authors])
+        return found
+
+
+def decode_authors(user_ids: Sequence[int], records: Sequence[bytes | None]) -> dict[int, AuthorCard]:
+    """Records that are there and of a known layout, by user."""
+    return {
+        user_id: author
+        for user_id, record in zip(user_ids, records, strict=True)
+        if record is not None and (author := decode_author(user_id, record)) is not None
+    }

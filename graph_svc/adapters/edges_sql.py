@@ -1,0 +1,323 @@
+"""Edges over SQL: every change one transaction with its event and the viewers' new versions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any
+
+from feedmesh.events.v1.graph_events_pb2 import (
+    FOLLOW_STATE_FOLLOWING,
+    FOLLOW_STATE_NONE,
+    BlockChanged,
+    FollowChanged,
+)
+from sqlalchemy import Connection, Select, Table, and_, delete, insert, or_, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from foundation.events.envelope import encode
+from foundation.events.outbox import slot_key
+from foundation.events.port import GRAPH_BY_FOLLOWEE, PRIVACY
+from foundation.events.sql_outbox import events_of, insert_or_ignore, topics_text
+from foundation.sql.database import Database
+from foundation.visibility import EdgeState, UserState
+from graph_svc.adapters.tables import BLOCKS, FOLLOWERS, FOLLOWING, GRAPH_CHANGES, MUTES, OPEN_SLOTS, USERS
+from graph_svc.adapters.users_sql import users_by_id
+from graph_svc.model import (
+    FOLLOWERS_PER_PAGE,
+    FollowChange,
+    FollowOutcome,
+    FollowResult,
+    ListedUser,
+    Published,
+    Relationship,
+)
+
+PAIRS_PER_QUERY = 400
+IDS_PER_QUERY = 1_000
+
+
+class SqlEdges:
+    """graph_svc.ports.Edges."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def follow(self, changes: Sequence[FollowChange], *, limit: int) -> FollowResult:
+        return await self._database.write(lambda connection: _follow(connection, changes, limit), timeout_s=30)
+
+    async def unfollow(self, changes: Sequence[FollowChange]) -> FollowResult:
+        return await self._database.write(lambda connection: _unfollow(connection, changes))
+
+    async def block(self, blocker_id: int, blocked_id: int, *, change_ids: tuple[int, int, int]) -> Sequence[Published]:
+        def work(connection: Connection) -> list[Published]:
+            if _is_there(connection, BLOCKS, blocker_id, blocked_id):
+                return []
+            connection.execute(insert(BLOCKS).values(blocker_id=blocker_id, blocked_id=blocked_id))
+            _bump(connection, [blocker_id, blocked_id])
+            event = BlockChanged(blocker_id=blocker_id, blocked_id=blocked_id, blocked=True)
+            ended = _unfollow(
+                connection,
+                [
+                    FollowChange(change_ids[1], blocker_id, blocked_id),
+                    FollowChange(change_ids[2], blocked_id, blocker_id),
+                ],
+            )
+            return [_note(connection, change_ids[0], event), *ended.published]
+
+        return await self._database.write(work)
+
+    async def unblock(self, blocker_id: int, blocked_id: int, *, change_id: int) -> Sequence[Published]:
+        def work(connection: Connection) -> list[Published]:
+            if not _is_there(connection, BLOCKS, blocker_id, blocked_id):
+                return []
+            connection.execute(
+                delete(BLOCKS).where(BLOCKS.c.blocker_id == blocker_id, BLOCKS.c.blocked_id == blocked_id)
+            )
+            _bump(connection, [blocker_id, blocked_id])
+            event = BlockChanged(blocker_id=blocker_id, blocked_id=blocked_id, blocked=False)
+            return [_note(connection, change_id, event)]
+
+        return await self._database.write(work)
+
+    async def mute(self, muter_id: int, muted_id: int) -> None:
+        def work(connection: Connection) -> None:
+            if not _is_there(connection, MUTES, muter_id, muted_id):
+                connection.execute(insert(MUTES).values(muter_id=muter_id, muted_id=muted_id))
+                _bump(connection, [muter_id])
+
+        await self._database.write(work)
+
+    async def unmute(self, muter_id: int, muted_id: int) -> None:
+        def work(connection: Connection) -> None:
+            if _is_there(connection, MUTES, muter_id, muted_id):
+                connection.execute(delete(MUTES).where(MUTES.c.muter_id == muter_id, MUTES.c.muted_id == muted_id))
+                _bump(connection, [muter_id])
+
+        await self._database.write(work)
+
+    async def relationship(self, viewer_id: int, other_id: int) -> Relationship:
+        def work(connection: Connection) -> Relationship:
+            follows = _following_rows(connection, [(viewer_id, other_id), (other_id, viewer_id)])
+            states = {pair: row.state for pair, row in follows.items()}
+            blocked = _blocks_between(connection, [(viewer_id, other_id)])
+            return Relationship(
+                following=states.get((viewer_id, other_id)) == EdgeState.FOLLOWING,
+                followed_by=states.get((other_id, viewer_id)) == EdgeState.FOLLOWING,
+                blocking=(viewer_id, other_id) in blocked,
+                blocked_by=(other_id, viewer_id) in blocked,
+                muting=_is_there(connection, MUTES, viewer_id, other_id),
+            )
+
+        return await self._database.read(work)
+
+    async def followers(self, user_id: int, *, before: int, limit: int) -> Sequence[ListedUser]:
+        query = select(FOLLOWERS.c.follower_id, FOLLOWERS.c.followed_id).where(FOLLOWERS.c.followee_id == user_id)
+        return await self._listed(query, FOLLOWERS.c.followed_id, before, limit)
+
+    async def following(self, user_id: int, *, before: int, limit: int) -> Sequence[ListedUser]:
+        query = select(FOLLOWING.c.followee_id, FOLLOWING.c.changed_id).where(
+            FOLLOWING.c.follower_id == user_id, FOLLOWING.c.state == EdgeState.FOLLOWING
+        )
+        return await self._listed(query, FOLLOWING.c.changed_id, before, limit)
+
+    async def follower_pages(self, user_id: int) -> AsyncIterator[Sequence[int]]:
+        after = (-1, 0)
+        while True:
+            rows = await self._database.read(lambda connection, after=after: _follower_page(connection, user_id, after))
+            if rows:
+                yield [follower_id for _, follower_id in rows]
+            if len(rows) < FOLLOWERS_PER_PAGE:
+                return
+            after = rows[-1]
+
+    async def _listed(self, query: Select[Any], place: Any, before: int, limit: int) -> Sequence[ListedUser]:
+        if before:
+            query = query.where(place < before)
+
+        def work(connection: Connection) -> list[ListedUser]:
+            rows = connection.execute(query.order_by(place.desc()).limit(limit)).tuples().all()
+            users = users_by_id(connection, [user_id for user_id, _ in rows])
+            return [ListedUser(users[user_id], at) for user_id, at in rows if user_id in users]
+
+        return await self._database.read(work)
+
+
+def _follow(connection: Connection, changes: Sequence[FollowChange], limit: int) -> FollowResult:
+    pairs = [(change.follower_id, change.followee_id) for change in changes]
+    counts = _active_users(connection, {user_id for pair in pairs for user_id in pair})
+    blocked = _blocks_between(connection, pairs)
+    existing = _following_rows(connection, pairs)
+    follows = {pair for pair, row in existing.items() if row.state == EdgeState.FOLLOWING}
+    added: Counter[int] = Counter()
+    outcomes = []
+    made = []
+    for change, pair in zip(changes, pairs, strict=True):
+        follower_id, followee_id = pair
+        if follower_id not in counts or followee_id not in counts:
+            outcome = FollowOutcome.NO_SUCH_USER
+        elif (followee_id, follower_id) in blocked:
+            outcome = FollowOutcome.BLOCKED_BY_THEM
+        elif pair in blocked:
+            outcome = FollowOutcome.BLOCKING_THEM
+        elif pair in follows:
+            outcome = FollowOutcome.UNCHANGED
+        elif counts[follower_id] + added[follower_id] >= limit:
+            outcome = FollowOutcome.LIMIT_REACHED
+        else:
+            outcome = FollowOutcome.CHANGED
+            follows.add(pair)
+            added[follower_id] += 1
+            made.append(change)
+        outcomes.append(outcome)
+    return FollowResult(outcomes, _write_follows(connection, made, EdgeState.FOLLOWING))
+
+
+def _unfollow(connection: Connection, changes: Sequence[FollowChange]) -> FollowResult:
+    pairs = [(change.follower_id, change.followee_id) for change in changes]
+    known = _active_users(connection, {user_id for pair in pairs for user_id in pair})
+    existing = _following_rows(connection, pairs)
+    follows = {pair for pair, row in existing.items() if row.state == EdgeState.FOLLOWING}
+    outcomes = []
+    ended = []
+    for change, pair in zip(changes, pairs, strict=True):
+        if pair in follows:
+            follows.discard(pair)
+            ended.append(change)
+            outcomes.append(FollowOutcome.CHANGED)
+        else:
+            outcomes.append(FollowOutcome.UNCHANGED if pair[1] in known else FollowOutcome.NO_SUCH_USER)
+    return FollowResult(outcomes, _write_follows(connection, ended, EdgeState.NONE))
+
+
+def _write_follows(connection: Connection, changes: Sequence[FollowChange], state: EdgeState) -> list[Published]:
+    """Rows, events, sweep slots, counts and versions of real changes."""
+    if not changes:
+        return []
+    following = state is EdgeState.FOLLOWING
+    rows: list[dict[str, object]] = []
+    published = []
+    for change in changes:
+        event = FollowChanged(
+            follower_id=change.follower_id,
+            followee_id=change.followee_id,
+            state=FOLLOW_STATE_FOLLOWING if following else FOLLOW_STATE_NONE,
+        )
+        value = encode(event, event_id=change.change_id, version=change.change_id)
+        key = slot_key(change.change_id)
+        rows.append(
+            {
+                "follower_id": change.follower_id,
+                "followee_id": change.followee_id,
+                "state": state,
+                "changed_id": change.change_id,
+                "bucket": 0,
+                "slot": key.slot,
+                "worker": key.worker,
+                "event_topics": GRAPH_BY_FOLLOWEE,
+                "event_key": change.followee_id,
+                "event_value": value,
+            }
+        )
+        published.append(Published(change.change_id, events_of(GRAPH_BY_FOLLOWEE, change.followee_id, value)))
+    make = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
+    upsert = make(FOLLOWING)
+    # The bucket stays: it says where the followers row lies until the consumer has moved it.
+    kept = {name: upsert.excluded[name] for name in rows[0] if name not in ("follower_id", "followee_id", "bucket")}
+    connection.execute(upsert.on_conflict_do_update(index_elements=["follower_id", "followee_id"], set_=kept), rows)
+    _open_slots(connection, [change.change_id for change in changes])
+    deltas = Counter(change.follower_id for change in changes)
+    for follower_id, count in deltas.items():
+        connection.execute(
+            update(USERS)
+            .where(USERS.c.user_id == follower_id)
+            .values(
+                following_count=USERS.c.following_count + (count if following else -count),
+                graph_version=USERS.c.graph_version + 1,
+            )
+        )
+    return published
+
+
+def _note(connection: Connection, change_id: int, event: BlockChanged) -> Published:
+    value = encode(event, event_id=change_id, version=change_id)
+    key = slot_key(change_id)
+    connection.execute(
+        insert(GRAPH_CHANGES).values(
+            change_id=change_id,
+            slot=key.slot,
+            worker=key.worker,
+            event_topics=topics_text([PRIVACY]),
+            event_key=event.blocker_id,
+            event_value=value,
+        )
+    )
+    _open_slots(connection, [change_id])
+    return Published(change_id, events_of(PRIVACY, event.blocker_id, value))
+
+
+def _open_slots(connection: Connection, change_ids: Iterable[int]) -> None:
+    keys = {slot_key(change_id) for change_id in change_ids}
+    insert_or_ignore(connection, OPEN_SLOTS, [{"slot": key.slot, "worker": key.worker} for key in keys])
+
+
+def _bump(connection: Connection, user_ids: Sequence[int]) -> None:
+    connection.execute(
+        update(USERS).where(USERS.c.user_id.in_(user_ids)).values(graph_version=USERS.c.graph_version + 1)
+    )
+
+
+def _is_there(connection: Connection, table: Table, one_id: int, other_id: int) -> bool:
+    one, other = list(table.primary_key.columns)
+    return connection.execute(select(one).where(one == one_id, other == other_id)).first() is not None
+
+
+def _active_users(connection: Connection, user_ids: set[int]) -> dict[int, int]:
+    """How many each of the active users follows."""
+    found: dict[int, int] = {}
+    ordered = sorted(user_ids)
+    for start in range(0, len(ordered), IDS_PER_QUERY):
+        query = select(USERS.c.user_id, USERS.c.following_count).where(
+            USERS.c.user_id.in_(ordered[start : start + IDS_PER_QUERY]), USERS.c.state == UserState.ACTIVE
+        )
+        found.update(connection.execute(query).tuples().all())
+    return found
+
+
+def _following_rows(connection: Connection, pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Any]:
+    found = {}
+    for start in range(0, len(pairs), PAIRS_PER_QUERY):
+        query = select(FOLLOWING).where(
+            tuple_(FOLLOWING.c.follower_id, FOLLOWING.c.followee_id).in_(pairs[start : start + PAIRS_PER_QUERY])
+        )
+        for row in connection.execute(query):
+            found[row.follower_id, row.followee_id] = row
+    return found
+
+
+def _blocks_between(connection: Connection, pairs: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
+    found: set[tuple[int, int]] = set()
+    for start in range(0, len(pairs), PAIRS_PER_QUERY):
+        chunk = pairs[start : start + PAIRS_PER_QUERY]
+        both = [*chunk, *((other, one) for one, other in chunk)]
+        query = select(BLOCKS).where(tuple_(BLOCKS.c.blocker_id, BLOCKS.c.blocked_id).in_(both))
+        found.update(connection.execute(query).tuples().all())  # type: ignore[arg-type]
+    return found
+
+
+def _follower_page(connection: Connection, user_id: int, after: tuple[int, int]) -> list[tuple[int, int]]:
+    bucket, follower_id = after
+    query = (
+        select(FOLLOWERS.c.bucket, FOLLOWERS.c.follower_id)
+        .where(
+            FOLLOWERS.c.followee_id == user_id,
+            or_(
+                FOLLOWERS.c.bucket > bucket,
+                and_(FOLLOWERS.c.bucket == bucket, FOLLOWERS.c.follower_id > follower_id),
+            ),
+        )
+        .order_by(FOLLOWERS.c.bucket, FOLLOWERS.c.follower_id)
+        .limit(FOLLOWERS_PER_PAGE)
+    )
+    return [(row.bucket, row.follower_id) for row in connection.execute(query)]

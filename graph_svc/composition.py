@@ -1,0 +1,101 @@
+"""Builds the graph service; the only module that knows which adapter is which."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from feedmesh.graph.v1 import graph_internal_service_pb2, graph_service_pb2, user_service_pb2
+
+from foundation.events.consumer import Consumer
+from foundation.events.outbox import Publisher
+from foundation.events.port import GRAPH_BY_FOLLOWEE
+from foundation.events.sql_outbox import SqlOutbox
+from foundation.list_cursors import ListCursors
+from foundation.model.clock import SystemClock, SystemRandomness
+from foundation.model.ids import Snowflakes
+from foundation.rpc.server import Access, Server, Service, build_server
+from foundation.runtime.resources import open_log, open_redis
+from foundation.seal import Sealer
+from foundation.sql.database import open_database
+from graph_svc.adapters.announcements_log import LogAnnouncements
+from graph_svc.adapters.edges_sql import SqlEdges
+from graph_svc.adapters.followers_sql import SqlFollowers
+from graph_svc.adapters.read_models import ReadModelRecords
+from graph_svc.adapters.tables import FOLLOWING, GRAPH_CHANGES, GRAPH_TABLES, OPEN_SLOTS
+from graph_svc.adapters.users_sql import SqlUsers
+from graph_svc.edge.handlers import GraphHandlers, UserHandlers
+from graph_svc.edge.internal_handlers import GraphInternalHandlers
+from graph_svc.edge.records import FollowRecords
+from graph_svc.flows.apply_follows import ApplyFollows
+from graph_svc.flows.change_blocks import ChangeBlocks
+from graph_svc.flows.change_follows import ChangeFollows
+from graph_svc.flows.keep_accounts import KeepAccounts
+from graph_svc.flows.list_people import ListPeople
+from graph_svc.settings import Settings
+
+
+@asynccontextmanager
+async def compose(settings: Settings) -> AsyncIterator[Server]:
+    """The started service; torn down in reverse order."""
+    mesh = settings.mesh
+    clock = SystemClock()
+    ids = Snowflakes(clock, region=mesh.region, worker=mesh.worker)
+    async with AsyncExitStack() as stack:
+        redis = await stack.enter_async_context(open_redis(mesh))
+        log = await stack.enter_async_context(open_log(mesh))
+        database = await stack.enter_async_context(open_database(settings.database_url, GRAPH_TABLES))
+        outbox = SqlOutbox(database, OPEN_SLOTS, [FOLLOWING, GRAPH_CHANGES])
+        publisher = Publisher(log, outbox, clock, worker=ids.node, sweep_every_s=mesh.sweep_every_s)
+        users = SqlUsers(database)
+        edges = SqlEdges(database)
+        read_models = ReadModelRecords(database, redis)
+        accounts = KeepAccounts(users=users, edges=edges, read_models=read_models, ids=ids, clock=clock)
+        follows = ChangeFollows(
+            edges=edges, read_models=read_models, outbox=publisher, ids=ids, limit=settings.follow_limit
+        )
+        blocks = ChangeBlocks(users=users, edges=edges, read_models=read_models, outbox=publisher, ids=ids)
+        apply_follows = ApplyFollows(followers=SqlFollowers(database), announcements=LogAnnouncements(log))
+        sealer = Sealer({1: bytes.fromhex(settings.cursor_key)}, 1, SystemRandomness())
+        public = GraphHandlers(
+            follows=follows,
+            blocks=blocks,
+            people=ListPeople(accounts=accounts, edges=edges),
+            follower_cursors=ListCursors(sealer, clock, "ListFollowers"),
+            following_cursors=ListCursors(sealer, clock, "ListFollowing"),
+        )
+        internal = GraphInternalHandlers(
+            edges=edges, users=users, read_models=read_models, accounts=accounts, follows=follows
+        )
+        server = build_server(
+            mesh.server_settings(),
+            [
+                Service(graph_service_pb2.DESCRIPTOR.services_by_name["GraphService"], public, Access.USER),
+                Service(
+                    user_service_pb2.DESCRIPTOR.services_by_name["UserService"],
+                    UserHandlers(accounts),
+                    Access.USER,
+                    open_methods=frozenset({"CreateUser"}),
+                ),
+                Service(
+                    graph_internal_service_pb2.DESCRIPTOR.services_by_name["GraphInternalService"],
+                    internal,
+                    Access.INTERNAL,
+                ),
+            ],
+            auth=mesh.authenticator(clock),
+            clock=clock,
+            ids=ids,
+        )
+        await stack.enter_async_context(publisher.running())
+        consumer = Consumer(
+            log,
+            group="graph.followers",
+            topics=[GRAPH_BY_FOLLOWEE],
+            handle=FollowRecords(apply_follows),
+            clock=clock,
+        )
+        await stack.enter_async_context(consumer.running())
+        await server.start()
+        stack.push_async_callback(server.stop, 5.0)
+        yield server

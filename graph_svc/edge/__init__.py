@@ -1,0 +1,1 @@
+"""The way in: GraphService, UserService, GraphInternalService over gRPC, and records of the event log."""

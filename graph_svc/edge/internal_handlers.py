@@ -1,0 +1,64 @@
+"""GraphInternalService: what other services ask of the graph."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+
+import numpy as np
+from feedmesh.graph.v1 import graph_internal_service_pb2 as pb
+
+from foundation.errors import Unavailable
+from foundation.rpc.server import Call
+from graph_svc.edge.wire import packed_pairs
+from graph_svc.flows.change_follows import ChangeFollows
+from graph_svc.flows.keep_accounts import KeepAccounts
+from graph_svc.ports import Edges, ReadModels, Users
+
+
+class GraphInternalHandlers:
+    """The handlers of GraphInternalService. Reads go straight to the ports: there is nothing to decide."""
+
+    def __init__(
+        self, *, edges: Edges, users: Users, read_models: ReadModels, accounts: KeepAccounts, follows: ChangeFollows
+    ) -> None:
+        self._edges = edges
+        self._users = users
+        self._read_models = read_models
+        self._accounts = accounts
+        self._follows = follows
+
+    async def StreamFollowers(
+        self, request: pb.StreamFollowersRequest, _: Call
+    ) -> AsyncIterator[pb.StreamFollowersResponse]:
+        async for page in self._edges.follower_pages(request.user_id):
+            yield pb.StreamFollowersResponse(follower_ids=_packed(page))
+
+    async def GetViewerGraph(self, request: pb.GetViewerGraphRequest, _: Call) -> pb.GetViewerGraphResponse:
+        user_ids = list(request.user_ids)
+        records = await self._read_models.viewers(user_ids)
+        with suppress(Unavailable):  # the asker gets the record all the same
+            await self._read_models.tell_viewers(user_ids)
+        return pb.GetViewerGraphResponse(viewers=records)
+
+    async def BatchGetAuthors(self, request: pb.BatchGetAuthorsRequest, _: Call) -> pb.BatchGetAuthorsResponse:
+        user_ids = list(request.user_ids)
+        records = await self._read_models.authors(user_ids)
+        with suppress(Unavailable):
+            await self._read_models.tell_authors(user_ids)
+        return pb.BatchGetAuthorsResponse(authors=records)
+
+    async def ResolveUsernames(self, request: pb.ResolveUsernamesRequest, _: Call) -> pb.ResolveUsernamesResponse:
+        found = await self._users.resolve(list(request.usernames))
+        return pb.ResolveUsernamesResponse(user_ids=[found.get(name, 0) for name in request.usernames])
+
+    async def ImportUsers(self, request: pb.ImportUsersRequest, _: Call) -> pb.ImportUsersResponse:
+        return pb.ImportUsersResponse(user_ids=await self._accounts.import_users(list(request.usernames)))
+
+    async def ImportFollows(self, request: pb.ImportFollowsRequest, _: Call) -> pb.ImportFollowsResponse:
+        pairs = packed_pairs(request.follower_ids, request.followee_ids)
+        return pb.ImportFollowsResponse(created=await self._follows.import_follows(pairs))
+
+
+def _packed(ids: Sequence[int]) -> bytes:
+    return np.array(ids, dtype="<i8").tobytes()

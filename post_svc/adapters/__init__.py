@@ -1,0 +1,1 @@
+"""The ports over SQL, Redis and gRPC."""

@@ -1,0 +1,1 @@
+"""The way in: PostService and PostInternalService over gRPC."""

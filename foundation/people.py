@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from feedmesh.graph.v1 import graph_internal_service_pb2 as pb
 from feedmesh.graph.v1.graph_internal_service_pb2_grpc import GraphInternalServiceStub
+
 from foundation.cards import AuthorCard, author_key, decode_author
 from foundation.errors import Internal, NotFound, Unavailable
 from foundation.redis.client import RedisCluster

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from feedmesh.post.v1 import post_internal_service_pb2, post_service_pb2
+
 from foundation.events.outbox import Publisher
 from foundation.events.sql_outbox import SqlOutbox
 from foundation.list_cursors import ListCursors

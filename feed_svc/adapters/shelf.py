@@ -14,7 +14,6 @@ from foundation.cards import (
     Card,
     author_key,
     card_key,
-    decode_author,
     decode_card,
 )
 from foundation.errors import DeadlineExceeded, Unavailable
@@ -29,7 +28,9 @@ _HEADER_BYTES = 20
 class ReadThroughShelf:
     """feed_svc.ports.Shelf."""
 
-    def __init__(self, redis: RedisCluster, *, posts: InternalChannel, people: ReadThroughPeople, capacity: int) -> None:
+    def __init__(
+        self, redis: RedisCluster, *, posts: InternalChannel, people: ReadThroughPeople, capacity: int
+    ) -> None:
         self._redis = redis
         self._posts = posts
         self._people = people
@@ -90,4 +91,3 @@ class ReadThroughShelf:
         self._author_of.update(
             (post_id, author_id) for post_id, author_id in zip(post_ids, author_ids, strict=True) if author_id
         )
-

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from feedmesh.post.v1.post_pb2 import Location
 from feedmesh.post.v1.post_pb2 import Post as PostMessage
+
 from foundation.cards import TTL_S, card_key, encode_card
 from foundation.model.ids import created_ms
 from foundation.redis.client import RedisCluster

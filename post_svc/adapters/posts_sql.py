@@ -8,9 +8,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from feedmesh.events.v1.post_events_pb2 import PostCreated, PostDeleted, PostUpdated
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
-from feedmesh.events.v1.post_events_pb2 import PostCreated, PostDeleted, PostUpdated
 from foundation.cards import TOMBSTONE_VERSION
 from foundation.events.envelope import AnyEvent, encode
 from foundation.events.outbox import slot_key
@@ -180,15 +180,11 @@ def _digest(post: NewPost) -> bytes:
 
 
 def _owned(connection: Connection, post_id: int, author_id: int) -> Post | None:
-    row = connection.execute(
-        select(POSTS).where(POSTS.c.post_id == post_id, POSTS.c.author_id == author_id)
-    ).first()
+    row = connection.execute(select(POSTS).where(POSTS.c.post_id == post_id, POSTS.c.author_id == author_id)).first()
     return _post(row) if row is not None else None
 
 
-def _update(
-    connection: Connection, post_id: int, author_id: int, patch: Patch, change_id: int
-) -> Changed | None:
+def _update(connection: Connection, post_id: int, author_id: int, patch: Patch, change_id: int) -> Changed | None:
     post = _owned(connection, post_id, author_id)
     if post is None or post.state is not PostState.ACTIVE:
         return None
@@ -228,9 +224,7 @@ def _delete(connection: Connection, post_id: int, author_id: int, change_id: int
     if post.state is PostState.DELETED:
         return Changed(deleted)
     connection.execute(
-        update(POSTS)
-        .where(POSTS.c.post_id == post_id)
-        .values(state=PostState.DELETED, version=TOMBSTONE_VERSION)
+        update(POSTS).where(POSTS.c.post_id == post_id).values(state=PostState.DELETED, version=TOMBSTONE_VERSION)
     )
     event = PostDeleted(post_id=post_id, author_id=author_id)
     return _noted(connection, deleted, event, [POSTS_DELETED, PRIVACY], change_id)

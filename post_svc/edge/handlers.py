@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from feedmesh.post.v1 import post_service_pb2 as pb
+
 from foundation.cards import varint
 from foundation.errors import InvalidArgument, PermissionDenied
 from foundation.list_cursors import ListCursors, page_limit

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from feedmesh.post.v1 import post_internal_service_pb2 as pb
+
 from foundation.errors import Unavailable
 from foundation.rpc.server import Call
 from foundation.timeline.port import CAPACITY

@@ -1,0 +1,86 @@
+"""Features over Redis behind a columnar table in the process: one dict look-up per candidate, the rest is numpy.
+
+A post's author and media never change and nobody counts anything yet, so rows stay until they are evicted; the updater
+of the same process overwrites them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import repeat
+
+import numpy as np
+
+from foundation.errors import DomainError
+from foundation.features import POST_FEATURES, TTL_S, PostFeatures, decode_features, encode_features, features_key
+from foundation.redis.client import RedisCluster
+from rank_svc.model import FeatureRows, Ids
+
+UNKNOWN = 0
+"""The table's first row: zeros, author 0."""
+
+
+class CachedFeatures:
+    """rank_svc.ports.Features."""
+
+    def __init__(self, redis: RedisCluster, *, capacity: int) -> None:
+        self._redis = redis
+        self._capacity = capacity
+        self._row_of: dict[int, int] = {}
+        size = min(capacity, 4_096) + 1
+        self._values = np.zeros((size, len(POST_FEATURES)), dtype=np.float32)
+        self._authors = np.zeros(size, dtype=np.int64)
+
+    async def rows(self, post_ids: Ids) -> FeatureRows:
+        listed = post_ids.tolist()
+        places = np.fromiter(map(self._row_of.get, listed, repeat(UNKNOWN)), dtype=np.intp, count=len(listed))
+        if not places.all():
+            await self._load([post_id for post_id, place in zip(listed, places.tolist(), strict=True) if not place])
+            places = np.fromiter(map(self._row_of.get, listed, repeat(UNKNOWN)), dtype=np.intp, count=len(listed))
+        return FeatureRows(self._values[places], self._authors[places])
+
+    async def put(self, features: Sequence[tuple[int, PostFeatures]]) -> None:
+        await self._redis.execute(
+            [("SET", features_key(post_id), encode_features(row), "EX", TTL_S) for post_id, row in features]
+        )
+        for post_id, row in features:
+            self._keep(post_id, row)
+
+    async def _load(self, post_ids: Sequence[int]) -> None:
+        try:
+            records = await self._redis.execute([("GET", features_key(post_id)) for post_id in post_ids])
+        except DomainError:
+            return  # ranking with defaults beats no ranking; the next request asks again
+        for post_id, record in zip(post_ids, records, strict=True):
+            row = decode_features(record) if record is not None else None
+            if row is not None:
+                self._keep(post_id, row)
+
+    def _keep(self, post_id: int, row: PostFeatures) -> None:
+        place = self._row_of.get(post_id)
+        if place is None:
+            if len(self._row_of) >= self._capacity:
+                self._evict()
+            place = len(self._row_of) + 1
+            if place == len(self._authors):
+                self._grow()
+            self._row_of[post_id] = place
+        self._values[place] = row.values
+        self._authors[place] = row.author_id
+
+    def _grow(self) -> None:
+        size = min(2 * len(self._authors), self._capacity + 1)
+        values = np.zeros((size, len(POST_FEATURES)), dtype=np.float32)
+        authors = np.zeros(size, dtype=np.int64)
+        values[: len(self._values)] = self._values
+        authors[: len(self._authors)] = self._authors
+        self._values, self._authors = values, authors
+
+    def _evict(self) -> None:
+        """Keep the newer half: feeds are made of new posts."""
+        newest = sorted(self._row_of, reverse=True)[: self._capacity // 2]
+        places = np.array([UNKNOWN, *(self._row_of[post_id] for post_id in newest)], dtype=np.intp)
+        count = len(places)
+        self._values[:count] = self._values[places]
+        self._authors[:count] = self._authors[places]
+        self._row_of = {post_id: place for place, post_id in enumerate(newest, start=1)}

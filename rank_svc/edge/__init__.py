@@ -1,0 +1,1 @@
+"""The way in: RankService over gRPC, and records of the event log."""

@@ -1,0 +1,38 @@
+"""RankService: packed ids in, packed ids out."""
+
+from __future__ import annotations
+
+import numpy as np
+from feedmesh.rank.v1 import rank_service_pb2 as pb
+
+from foundation.errors import InvalidArgument
+from foundation.rpc.server import Call
+from rank_svc.flows.rank_candidates import RankCandidates
+from rank_svc.model import KEPT, MAX_CANDIDATES, RankQuery
+
+
+class RankHandlers:
+    """The handlers of RankService."""
+
+    def __init__(self, rank_candidates: RankCandidates) -> None:
+        self._rank_candidates = rank_candidates
+
+    async def RankCandidates(self, request: pb.RankCandidatesRequest, _: Call) -> pb.RankCandidatesResponse:
+        packed = request.candidate_ids
+        count = len(packed) // 8
+        if len(packed) % 8 or count > MAX_CANDIDATES or len(request.sources) not in (0, count):
+            raise InvalidArgument("FIELD_INVALID", "candidate_ids and sources must match, at most 1,000")
+        query = RankQuery(
+            request.user_id,
+            np.frombuffer(packed, dtype="<i8"),
+            request.limit or KEPT,
+            request.session_length_s,
+            request.posts_seen,
+        )
+        ranked = await self._rank_candidates(query)
+        return pb.RankCandidatesResponse(
+            post_ids=ranked.post_ids.astype("<i8", copy=False).tobytes(),
+            author_ids=ranked.author_ids.astype("<i8", copy=False).tobytes(),
+            scores=ranked.scores.astype("<f4", copy=False).tobytes(),
+            model_version=ranked.model_version,
+        )

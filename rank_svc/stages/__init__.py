@@ -1,0 +1,1 @@
+"""The steps of ranking: quick score, feature matrix."""

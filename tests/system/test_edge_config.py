@@ -1,6 +1,5 @@
 """The edge's configuration: accepted by Envoy, and doing what it says in front of a service that answers anything."""
 
-import base64
 import json
 import re
 from collections.abc import AsyncIterator
@@ -9,13 +8,13 @@ from pathlib import Path
 
 import grpc
 import pytest
+from feedmesh.feed.v1 import feed_service_pb2
+from feedmesh.graph.v1 import graph_service_pb2, user_service_pb2
+from feedmesh.post.v1 import post_service_pb2
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
-from feedmesh.feed.v1 import feed_service_pb2
-from feedmesh.graph.v1 import graph_service_pb2, user_service_pb2
-from feedmesh.post.v1 import post_service_pb2
 from feedmesh_cli.children import start_child, tail
 from feedmesh_cli.edge import EdgeSettings, bootstrap, envoy_binary, envoy_command, write_edge_config
 from feedmesh_cli.mesh_status import edge_ready
@@ -266,14 +265,15 @@ async def test_grpc_web_works_from_a_browser_page_on_this_machine(edge: Edge) ->
     allowed = await send(edge.address, "OPTIONS", path, headers=preflight)
     assert allowed.headers["access-control-allow-origin"] == "http://localhost:5173"
     assert "authorization" in allowed.headers["access-control-allow-headers"]
-    content_type = {"content-type": "application/grpc-web-text", "x-grpc-web": "1"}
-    empty_message = base64.b64encode(b"\0\0\0\0\0")
+    content_type = {"content-type": "application/grpc-web+proto", "x-grpc-web": "1"}
+    empty_message = b"\0\0\0\0\0"
     answer = await send(
         edge.address, "POST", path, body=empty_message, token=edge.token, headers={**origin, **content_type}
     )
     assert answer.status == 200
-    frame = base64.b64decode(answer.body[: answer.body.index(b"=") + 1] if b"=" in answer.body else answer.body)
-    assert feed_service_pb2.GetFeedResponse.FromString(frame[5 : 5 + frame[4]]).next_cursor == "more"
+    length = int.from_bytes(answer.body[1:5])
+    assert feed_service_pb2.GetFeedResponse.FromString(answer.body[5 : 5 + length]).next_cursor == "more"
+    assert answer.body[5 + length] == 0x80, "the trailers follow in a frame of their own"
     exposed = answer.headers["access-control-expose-headers"]
     assert "x-feed-quality" in exposed
     assert "x-cache-status" in exposed

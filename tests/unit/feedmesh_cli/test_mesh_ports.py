@@ -1,0 +1,55 @@
+"""Choosing ports."""
+
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import astuple
+
+import pytest
+
+from feedmesh_cli.failures import CliError, ExitCode
+from feedmesh_cli.ports import PORTS_PER_MESH, choose_ports, is_free
+
+
+def free_base() -> int:
+    for base in range(20_000, 30_000, PORTS_PER_MESH):
+        if all(is_free(base + place) for place in range(2 * PORTS_PER_MESH)):
+            return base
+    raise AssertionError("no free ports")
+
+
+@pytest.fixture
+def taken() -> Iterator[socket.socket]:
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind(("127.0.0.1", free_base() + 3))
+        server.listen()
+        yield server
+
+
+def test_ports_follow_their_base() -> None:
+    base = free_base()
+    assert astuple(choose_ports(base)) == tuple(range(base, base + 9))
+
+
+def test_ports_without_a_base_differ_and_are_free() -> None:
+    ports = astuple(choose_ports(None))
+    assert len(set(ports)) == len(ports)
+    assert all(is_free(port) for port in ports)
+
+
+def test_a_taken_port_is_told_with_its_holder_and_the_next_free_base(taken: socket.socket) -> None:
+    port = taken.getsockname()[1]
+    with pytest.raises(CliError) as failure:
+        choose_ports(port - 3)
+    assert f"port {port} is taken" in str(failure.value)
+    assert f"pid {os.getpid()}" in failure.value.cause
+    offered = int(failure.value.next_step.rsplit(" ", 1)[1])
+    assert astuple(choose_ports(offered))
+
+
+@pytest.mark.parametrize("base", [0, 80, 65_530, 70_000])
+def test_a_base_out_of_range_is_wrong_usage(base: int) -> None:
+    with pytest.raises(CliError) as failure:
+        choose_ports(base)
+    assert failure.value.code == ExitCode.USAGE

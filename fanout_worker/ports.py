@@ -9,10 +9,10 @@ from foundation.timeline.port import Timeline
 
 
 class Followers(Protocol):
-    """Who follows an author."""
+    """Who follows whom."""
 
-    def pages(self, author_id: int) -> AsyncIterator[Sequence[int]]:
-        """Every follower, in pages of at most 1,000. Raises Unavailable, DeadlineExceeded."""
+    def pages(self, author_ids: Sequence[int]) -> AsyncIterator[tuple[int, Sequence[int]]]:
+        """Every follower of the authors: (author, at most 1,000 followers). Raises Unavailable, DeadlineExceeded."""
         ...
 
 

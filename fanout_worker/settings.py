@@ -13,5 +13,5 @@ class Settings:
 
     mesh: MeshSettings = field(default_factory=MeshSettings)
     """Addresses and keys that all services share."""
-    max_records: int = 200
+    max_records: int = 500
     """Records taken from the log at a time."""

@@ -16,11 +16,6 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import replace
 from pathlib import Path
 
-import graph_svc.composition
-import post_svc.composition
-import post_svc.settings
-import rank_svc.composition
-import rank_svc.settings
 import uvloop
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -28,7 +23,12 @@ import fanout_worker.composition
 import fanout_worker.settings
 import feed_svc.composition
 import feed_svc.settings
+import graph_svc.composition
 import graph_svc.settings
+import post_svc.composition
+import post_svc.settings
+import rank_svc.composition
+import rank_svc.settings
 from feedmesh_cli.embedded_config import EmbeddedConfig
 from foundation.events.port import (
     GRAPH_BY_FOLLOWEE,

@@ -91,6 +91,7 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
         consumer = Consumer(
             log,
             group="graph.followers",
+            max_records=2_000,
             topics=[GRAPH_BY_FOLLOWEE],
             handle=FollowRecords(apply_follows),
             clock=clock,

@@ -85,8 +85,8 @@ class Edges(Protocol):
         """Followees below the place *before* (0: from the top), newest follow first."""
         ...
 
-    def follower_pages(self, user_id: int) -> AsyncIterator[Sequence[int]]:
-        """Every follower, in pages of at most FOLLOWERS_PER_PAGE, in a stable order."""
+    def follower_pages(self, user_ids: Sequence[int]) -> AsyncIterator[tuple[int, Sequence[int]]]:
+        """Every follower of the users, user after user: (user, at most FOLLOWERS_PER_PAGE followers), stable order."""
         ...
 
 

@@ -23,7 +23,7 @@ class GrpcFollowers:
         self._channel = channel
         self._stub = GraphInternalServiceStub(channel.grpc)
 
-    async def pages(self, author_id: int) -> AsyncIterator[Sequence[int]]:
-        request = pb.StreamFollowersRequest(user_id=author_id)
+    async def pages(self, author_ids: Sequence[int]) -> AsyncIterator[tuple[int, Sequence[int]]]:
+        request = pb.StreamFollowersRequest(user_ids=author_ids)
         async for page in self._channel.stream(self._stub.StreamFollowers, request, TIMEOUT_S):
-            yield np.frombuffer(page.follower_ids, dtype="<i8").tolist()
+            yield page.user_id, np.frombuffer(page.follower_ids, dtype="<i8").tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,14 +27,16 @@ class FanOutPosts:
         """Deliver *posts*; again is harmless. Raises Unavailable if any delivery failed: repeat all of them."""
         # The author's own timeline was tried before the acknowledgement; this makes it certain.
         await self._deliver(self.author_posts, [(post.author_id, post.post_id) for post in posts])
-        pending: list[tuple[int, int]] = []
+        posts_of: dict[int, list[int]] = defaultdict(list)
         for post in posts:
-            pending.append((post.author_id, post.post_id))
-            async for page in self.followers.pages(post.author_id):
-                pending.extend((follower_id, post.post_id) for follower_id in page)
-                if len(pending) >= DELIVERIES_PER_CALL:
-                    await self._deliver(self.feeds, pending)
-                    pending = []
+            posts_of[post.author_id].append(post.post_id)
+        pending = [(post.author_id, post.post_id) for post in posts]
+        async for author_id, page in self.followers.pages(sorted(posts_of)):
+            for post_id in posts_of[author_id]:
+                pending.extend((follower_id, post_id) for follower_id in page)
+            if len(pending) >= DELIVERIES_PER_CALL:
+                await self._deliver(self.feeds, pending)
+                pending = []
         await self._deliver(self.feeds, pending)
 
     async def _deliver(self, timelines: Timelines, pairs: Sequence[tuple[int, int]]) -> None:

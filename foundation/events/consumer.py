@@ -20,6 +20,7 @@ from foundation.telemetry.logging import logger
 
 Batch = Sequence[tuple[Record, Envelope]]
 Handler = Callable[[Batch], Awaitable[None]]
+"""Takes effect for a batch, idempotently; bounds its own waits. Unavailable, DeadlineExceeded, Exhausted: try later."""
 
 WAIT_S = 1.0
 TRIES = 3
@@ -32,7 +33,7 @@ class _Stopped(Exception):
 
 
 class Consumer:
-    """Feeds the records of some topics to one handler. Use `running()`."""
+    """Feeds the records of some topics to one handler, in `async with consumer.running()` or a task of `run()`."""
 
     def __init__(
         self,
@@ -51,54 +52,80 @@ class Consumer:
         self._clock = clock
         self._max_records = max_records
         self._stopping = asyncio.Event()
+        self._polling = False
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Consumer]:
-        """Owns the loop; at the end lets the batch in hand finish and commit, for at most 3 s."""
-        task = asyncio.create_task(self._run(), name=f"consumer {self._group}")
+        """Owns a task of `run()`."""
+        task = asyncio.create_task(self.run(), name=f"consumer {self._group}")
         try:
             yield self
         finally:
-            self._stopping.set()
-            done, _ = await asyncio.wait([task], timeout=STOP_WITHIN_S)
-            if not done:
-                task.cancel()
+            task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _run(self) -> None:
+    async def run(self) -> None:
+        """Consume until cancelled; then the batch in hand may finish and commit, for at most 3 s."""
+        self._stopping.clear()
+        consuming = asyncio.create_task(self._consume(), name=f"consumer loop {self._group}")
+        try:
+            await asyncio.shield(consuming)
+        finally:
+            self._stopping.set()
+            if self._polling:
+                consuming.cancel()
+            try:
+                await asyncio.wait([consuming], timeout=STOP_WITHIN_S)
+            finally:
+                consuming.cancel()
+                await asyncio.gather(consuming, return_exceptions=True)
+
+    async def drained(self) -> bool:
+        """Whether every record of its topics is committed."""
+        return await self._log.lag(self._group, self._topics) == 0
+
+    async def _consume(self) -> None:
+        behind = True
         while not self._stopping.is_set():
             try:
+                if behind:
+                    # What was polled and not finished, here or by another consumer of this process, comes again.
+                    await self._log.rewind(self._group, self._topics)
+                    behind = False
                 records = await self._poll()
                 if records:
-                    await self.process(records)
+                    await self._process(records)
+                continue
             except _Stopped:
                 return
             except DomainError as failure:
                 logger.warning("consumer_waits", group=self._group, reason=failure.reason)
-                await self._log.rewind(self._group, self._topics)
-                await self._pause(BACKOFF_S[-1])
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if self._stopping.is_set() or (task is not None and task.cancelling()):
+                    raise
+                # A call of the handler was cancelled from elsewhere, such as by a channel that closed.
+                logger.warning("consumer_waits", group=self._group, reason="CANCELLED")
+            except Exception:  # noqa: BLE001 - the loop outlives every defect
+                logger.exception("consumer_failed", group=self._group)
+            behind = True
+            await self._pause(BACKOFF_S[-1])
 
     async def _poll(self) -> Sequence[Record]:
-        polling = asyncio.ensure_future(
-            self._log.poll(self._group, self._topics, max_records=self._max_records, wait_s=WAIT_S)
-        )
-        stopping = asyncio.ensure_future(self._stopping.wait())
+        self._polling = True
         try:
-            await asyncio.wait([polling, stopping], return_when=asyncio.FIRST_COMPLETED)
-            return polling.result() if polling.done() else ()
+            return await self._log.poll(self._group, self._topics, max_records=self._max_records, wait_s=WAIT_S)
         finally:
-            stopping.cancel()
-            polling.cancel()
-            await asyncio.gather(polling, stopping, return_exceptions=True)
+            self._polling = False
 
-    async def process(self, records: Sequence[Record]) -> None:
+    async def _process(self, records: Sequence[Record]) -> None:
         """Handle *records*, then commit them: the effect comes first, so a crash repeats it and loses nothing."""
         batch: list[tuple[Record, Envelope]] = []
         for record in records:
             try:
                 batch.append((record, decode(record.value)))
             except Undecodable as failure:
-                await self._bury(record, failure)
+                await self._bury(record, failure, tries=1)
         if batch:
             await self._handle_all(batch)
         await self._log.commit(self._group, records)
@@ -108,24 +135,22 @@ class Consumer:
             await self._patiently(batch)
         except _Stopped:
             raise
-        except Exception:
+        except Exception:  # noqa: BLE001 - found out below, record by record
             logger.exception("batch_failed", group=self._group, records=len(batch))
             for one in batch:
                 await self._handle_one(one)
 
     async def _handle_one(self, one: tuple[Record, Envelope]) -> None:
-        failure: Exception | None = None
-        for _ in range(TRIES):
+        for tried in range(1, TRIES + 1):
             try:
                 await self._patiently([one])
             except _Stopped:
                 raise
-            except Exception as exc:  # noqa: BLE001 - a defect in a handler must not stop the partition
-                failure = exc
+            except Exception as failure:  # noqa: BLE001 - a defect in a handler must not stop the partition
+                if tried == TRIES:
+                    await self._bury(one[0], failure, tries=tried)
             else:
                 return
-        if failure is not None:
-            await self._bury(one[0], failure)
 
     async def _patiently(self, batch: Batch) -> None:
         attempt = 0
@@ -133,10 +158,10 @@ class Consumer:
             try:
                 await self._handle(batch)
             except (Unavailable, DeadlineExceeded, Exhausted) as failure:
-                pause = BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)]
-                logger.warning("dependency_away", group=self._group, reason=failure.reason, retry_in_s=pause)
+                pause_s = BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)]
+                logger.warning("dependency_away", group=self._group, reason=failure.reason, retry_in_s=pause_s)
                 attempt += 1
-                await self._pause(pause)
+                await self._pause(pause_s)
                 if self._stopping.is_set():
                     raise _Stopped from failure
             else:
@@ -149,7 +174,7 @@ class Consumer:
         except TimeoutError:
             return
 
-    async def _bury(self, record: Record, failure: Exception) -> None:
+    async def _bury(self, record: Record, failure: Exception, *, tries: int) -> None:
         reason = failure.reason if isinstance(failure, DomainError) else type(failure).__name__
         logger.error("dead_letter", group=self._group, topic=record.topic, offset=record.offset, reason=reason)
         headers = {
@@ -157,7 +182,10 @@ class Consumer:
             "x-orig-topic": record.topic,
             "x-orig-partition": str(record.partition),
             "x-orig-offset": str(record.offset),
+            "x-orig-timestamp": str(record.timestamp_ms),
             "x-group": self._group,
             "x-error-class": reason,
+            "x-attempts": str(tries),
+            "x-buried-ms": str(self._clock.now_ms()),
         }
         await self._log.append([Event(DEAD_LETTERS, record.key, record.value, headers)])

@@ -1,8 +1,8 @@
 """The row is the outbox: what was stored is published at least once, whatever dies in between.
 
 A post or a follow is written together with its events, which lie in the sweep slot (10 s of one worker's ids) of its
-id. The publisher appends them to the log right after the write. A slot is marked when everything in it was appended; the
-sweeper appends the events of unmarked slots again. One marker per slot, not per row.
+id. The publisher appends them to the log right after the write. A slot is marked when everything in it was appended;
+the sweeper appends the events of unmarked slots again. One marker per slot, not per row.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from foundation.errors import DomainError
@@ -20,11 +20,15 @@ from foundation.model.ids import slot_at, slot_of, worker_of
 from foundation.telemetry.logging import logger
 
 MAX_QUEUED = 50_000
-"""Events waiting for the log; more are left to the sweeper."""
+"""Rows whose events wait for the log; more are left to the sweeper."""
 MAX_BATCH = 1_000
+"""Rows published, and events swept, in one append."""
 MAX_SLOTS_PER_SWEEP = 1_000
+MAX_SLOTS_LEFT_BEHIND = 100_000
 CLOSED_AFTER_SLOTS = 2
-"""A slot this many slots back takes no more writes."""
+"""A slot more than this many slots back takes no more writes: ids are minted just before their row is written."""
+STOP_WITHIN_S = 3.0
+_EVERY_SLOT = 2**40
 
 
 @dataclass(slots=True, frozen=True, order=True)
@@ -33,6 +37,11 @@ class SlotKey:
 
     slot: int
     worker: int
+
+
+def slot_key(snowflake: int) -> SlotKey:
+    """The sweep slot that a row with this id lies in."""
+    return SlotKey(slot_of(snowflake), worker_of(snowflake))
 
 
 class Outbox(Protocol):
@@ -47,22 +56,28 @@ class Outbox(Protocol):
         ...
 
     async def mark(self, keys: Sequence[SlotKey]) -> None:
-        """All events of these slots are in the log."""
+        """The events that these slots had when `unmarked` last listed them are in the log.
+
+        A slot that got another row since then stays unmarked; a row written into a marked slot takes the mark away.
+        """
         ...
 
 
 @dataclass(slots=True)
 class _Slot:
-    in_flight: int = 0
-    """Writes begun and not yet published."""
-    dirty: bool = False
-    """A write's outcome is unknown, or its events were not appended: the sweeper's."""
+    dirty: bool
+    """It may hold events that this process does not know of, or could not append: the sweeper's."""
+    writing: int = 0
+    """Writes begun and not ended."""
+    unpublished: set[int] = field(default_factory=set)
+    """Ids whose write began and whose events are not in the log yet."""
 
 
 class Publisher:
-    """Publishes the events of one worker of one service. Use `running()`."""
+    """Publishes the events of one worker of one service. Its tasks live in `async with publisher.running()`."""
 
     def __init__(self, log: EventLog, outbox: Outbox, clock: Clock, *, worker: int, sweep_every_s: float = 5.0) -> None:
+        """*worker* is what worker_of says of the ids that this process mints; nobody else mints such ids."""
         self._log = log
         self._outbox = outbox
         self._clock = clock
@@ -70,8 +85,9 @@ class Publisher:
         self._sweep_every_s = sweep_every_s
         self._queue: asyncio.Queue[tuple[int, Sequence[Event]]] = asyncio.Queue(MAX_QUEUED)
         self._first_slot = slot_at(clock.now_ms())
-        # An earlier life of this worker may have left rows in the slot that this life begins in.
-        self._slots: dict[int, _Slot] = {self._first_slot: _Slot(dirty=True)}
+        self._slots: dict[SlotKey, _Slot] = {}
+        self._took_over = False
+        self._one_sweep = asyncio.Lock()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Publisher]:
@@ -82,40 +98,115 @@ class Publisher:
             yield self
         finally:
             sweeping.cancel()
-            with suppress(TimeoutError):
-                await self.flush(timeout_s=3.0)
-            publishing.cancel()
-            await asyncio.gather(publishing, sweeping, return_exceptions=True)
+            try:
+                with suppress(TimeoutError):
+                    await self.flush(timeout_s=STOP_WITHIN_S)
+            finally:
+                publishing.cancel()
+                await asyncio.gather(publishing, sweeping, return_exceptions=True)
 
     @contextmanager
-    def writing(self, snowflake: int) -> Iterator[None]:
-        """Around the durable write of a row with this id: until `publish` its slot can't be marked."""
-        slot = self._slots.setdefault(slot_of(snowflake), _Slot())
-        slot.in_flight += 1
+    def writing(self, *snowflakes: int) -> Iterator[None]:
+        """Around the durable write of the rows with these ids; `publish` each of them afterwards.
+
+        Until then their slots are not marked. After an exception the rows may be there or not, and only the sweeper
+        may mark the slots, so keep refusals that wrote nothing outside.
+        """
+        slots = [self._slot(snowflake) for snowflake in snowflakes]
+        for snowflake, slot in zip(snowflakes, slots, strict=True):
+            slot.writing += 1
+            slot.unpublished.add(snowflake)
         try:
             yield
         except BaseException:
-            # The write may have happened all the same.
-            slot.dirty = True
-            slot.in_flight -= 1
+            for slot in slots:
+                slot.dirty = True
             raise
+        finally:
+            for slot in slots:
+                slot.writing -= 1
 
     def publish(self, snowflake: int, events: Sequence[Event]) -> None:
-        """After the write: append *events* soon. Never blocks and never fails: what can't be queued is swept."""
+        """After the write: append *events*, if any, soon. Never blocks and never fails: the rest is swept."""
+        if not events:
+            self._settle(snowflake, appended=True)
+            return
         try:
             self._queue.put_nowait((snowflake, events))
         except asyncio.QueueFull:
             self._settle(snowflake, appended=False)
 
     async def flush(self, *, timeout_s: float = 10.0) -> None:
-        """Wait until everything queued was appended. Raises TimeoutError."""
+        """Wait until everything queued was appended or left to the sweeper. Raises TimeoutError."""
         async with asyncio.timeout(timeout_s):
             await self._queue.join()
 
+    async def sweep(self) -> int:
+        """Mark the closed slots that are done, publish and mark the others; how many slots were published again.
+
+        The first time also whatever an earlier process left behind under this worker number, however recent.
+        """
+        async with self._one_sweep:
+            left_behind = 0 if self._took_over else await self._take_over()
+            return left_behind + await self._sweep_closed()
+
+    async def _take_over(self) -> int:
+        """Publish what an earlier process with this worker number wrote: it can't do so any more."""
+        listed = await self._outbox.unmarked(before_slot=_EVERY_SLOT, limit=MAX_SLOTS_LEFT_BEHIND)
+        ours = [key for key in listed if key.worker == self._worker]
+        for key in ours:
+            self._slots.setdefault(key, _Slot(dirty=True)).dirty = True
+        # From here on a slot without a state has no rows of before, unless there were too many to list.
+        self._took_over = len(listed) < MAX_SLOTS_LEFT_BEHIND
+        await self._publish_again(ours)
+        # The slot that this process began in may take more rows; so may those where the clock stepped back.
+        done = [key for key in ours if key.slot < self._first_slot and not self._slots[key].writing]
+        await self._outbox.mark(done)
+        self._forget(done)
+        return len(ours)
+
+    async def _sweep_closed(self) -> int:
+        before_slot = slot_at(self._clock.now_ms()) - CLOSED_AFTER_SLOTS
+        listed = await self._outbox.unmarked(before_slot=before_slot, limit=MAX_SLOTS_PER_SWEEP)
+        settled = [key for key in listed if (slot := self._slots.get(key)) is None or not slot.writing]
+        doubtful = [key for key in settled if not self._is_all_published(key)]
+        await self._publish_again(doubtful)
+        await self._outbox.mark(settled)
+        # Slots that are not listed hold nothing; but the list may have been cut.
+        end = before_slot if len(listed) < MAX_SLOTS_PER_SWEEP else listed[-1].slot
+        self._forget([key for key in self._slots if key.slot < end])
+        return len(doubtful)
+
+    def _is_all_published(self, key: SlotKey) -> bool:
+        slot = self._slots.get(key)
+        return slot is not None and not slot.dirty and not slot.unpublished
+
+    async def _publish_again(self, keys: Sequence[SlotKey]) -> None:
+        batch: list[Event] = []
+        for key in keys:
+            batch.extend(await self._outbox.events(key))
+            while len(batch) >= MAX_BATCH:
+                await self._log.append(batch[:MAX_BATCH])
+                del batch[:MAX_BATCH]
+        await self._log.append(batch)
+
+    def _forget(self, keys: Sequence[SlotKey]) -> None:
+        for key in keys:
+            if not self._slots[key].writing:
+                del self._slots[key]
+
+    def _slot(self, snowflake: int) -> _Slot:
+        key = slot_key(snowflake)
+        slot = self._slots.get(key)
+        if slot is None:
+            known = self._took_over and key.worker == self._worker
+            slot = self._slots[key] = _Slot(dirty=not known)
+        return slot
+
     def _settle(self, snowflake: int, *, appended: bool) -> None:
-        slot = self._slots.get(slot_of(snowflake))
+        slot = self._slots.get(slot_key(snowflake))
         if slot is not None:
-            slot.in_flight -= 1
+            slot.unpublished.discard(snowflake)
             slot.dirty |= not appended
 
     async def _publish_forever(self) -> None:
@@ -128,51 +219,22 @@ class Publisher:
                 await self._log.append([event for _, events in batch for event in events])
                 appended = True
             except DomainError as failure:
-                logger.warning("events_left_to_the_sweeper", reason=failure.reason, posts=len(batch))
+                logger.warning("events_left_to_the_sweeper", reason=failure.reason, rows=len(batch))
+            except Exception:  # noqa: BLE001 - the task outlives every defect; the rows are safe
+                logger.exception("events_left_to_the_sweeper", rows=len(batch))
             finally:
                 for snowflake, _ in batch:
                     self._settle(snowflake, appended=appended)
                     self._queue.task_done()
 
     async def _sweep_forever(self) -> None:
-        # What an earlier life of this worker left behind comes at once: nobody else writes under this worker number.
-        await self._attempt(self._first_slot + 1, only_own=True)
         while True:
+            try:
+                repaired = await self.sweep()
+                if repaired:
+                    logger.info("slots_published_again", slots=repaired, worker=self._worker)
+            except DomainError as failure:
+                logger.warning("sweep_failed", reason=failure.reason)
+            except Exception:  # noqa: BLE001 - the task outlives every defect
+                logger.exception("sweep_failed")
             await asyncio.sleep(self._sweep_every_s)
-            await self._attempt(slot_at(self._clock.now_ms()) - CLOSED_AFTER_SLOTS, only_own=False)
-
-    async def _attempt(self, before_slot: int, *, only_own: bool) -> None:
-        try:
-            await self.sweep(before_slot=before_slot, only_own=only_own)
-        except DomainError as failure:
-            logger.warning("sweep_failed", reason=failure.reason)
-
-    async def sweep(self, *, before_slot: int, only_own: bool = False) -> int:
-        """Mark the slots below *before_slot* that are done, publish and mark the rest; how many were published again."""
-        keys = await self._outbox.unmarked(before_slot=before_slot, limit=MAX_SLOTS_PER_SWEEP)
-        repaired = 0
-        done: list[SlotKey] = []
-        for key in keys:
-            own = key.worker == self._worker
-            if only_own and not own:
-                continue
-            slot = self._slots.get(key.slot) if own else None
-            if slot is not None and slot.in_flight:
-                continue
-            if slot is None or slot.dirty:
-                await self._log.append(await self._outbox.events(key))
-                repaired += 1
-            if not only_own or key.slot < self._first_slot:
-                done.append(key)
-        if done:
-            await self._outbox.mark(done)
-        if not only_own:
-            settled = [slot for slot, state in self._slots.items() if slot < before_slot and not state.in_flight]
-            for slot in settled:
-                del self._slots[slot]
-        return repaired
-
-
-def slot_key(snowflake: int) -> SlotKey:
-    """The sweep slot that a row with this id lies in."""
-    return SlotKey(slot_of(snowflake), worker_of(snowflake))

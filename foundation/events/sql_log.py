@@ -1,4 +1,8 @@
-"""The event log over SQL: one table of records, one of group offsets; partition 0 of every topic."""
+"""The event log over SQL: one table of records, one of group offsets; partition 0 of every topic.
+
+Offsets ascend in the order of commits only while one transaction at a time writes the log, as SQLite sees to. A log
+that several processes write on PostgreSQL needs readers that stop at the oldest running transaction.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +19,16 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Select,
     String,
     Table,
     Text,
     func,
     insert,
     select,
-    update,
 )
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from foundation.events.port import Event, Record
 from foundation.model.clock import Clock
@@ -51,8 +57,9 @@ GROUP_OFFSETS = Table(
     Column("committed", BigInteger, nullable=False),
 )
 
-POLL_AGAIN_S = 0.05
-"""How soon a poller looks again for records that another process appended."""
+LOOK_AGAIN_S = 0.05
+"""How soon waiting pollers see what another process appended."""
+POSTGRESQL = "postgresql"
 
 
 class SqlEventLog:
@@ -63,6 +70,8 @@ class SqlEventLog:
         self._clock = clock
         self._appended = asyncio.Event()
         self._positions: dict[tuple[str, str], int] = {}
+        self._newest = 0
+        self._looked_at = 0.0
 
     async def append(self, events: Sequence[Event]) -> None:
         if not events:
@@ -78,69 +87,56 @@ class SqlEventLog:
             }
             for event in events
         ]
-        await self._database.write(lambda connection: connection.execute(insert(RECORDS), rows) and None)
-        self._appended.set()
+
+        def work(connection: Connection) -> None:
+            connection.execute(insert(RECORDS), rows)
+
+        try:
+            await self._database.write(work)
+        finally:
+            # Also after an unknown outcome: looking once too often is cheap.
+            self._wake_pollers()
 
     async def poll(self, group: str, topics: Sequence[str], *, max_records: int, wait_s: float) -> Sequence[Record]:
-        await self._know_positions(group, topics)
-        deadline = self._clock.monotonic() + wait_s
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait_s
         while True:
-            self._appended.clear()
-            records = await self._database.read(lambda connection: self._next(connection, group, topics, max_records))
-            for record in records:
-                self._positions[group, record.topic] = record.offset
-            left = deadline - self._clock.monotonic()
-            if records or left <= 0:
+            # Taken before the read, so that an append during the read is not slept through.
+            appended = self._appended
+            records = await self._next(group, topics, max_records)
+            if records or loop.time() >= deadline:
                 return records
-            try:
-                async with asyncio.timeout(min(left, POLL_AGAIN_S)):
-                    await self._appended.wait()
-            except TimeoutError:
-                continue
-
-    def _next(self, connection: Connection, group: str, topics: Sequence[str], max_records: int) -> list[Record]:
-        found: list[Record] = []
-        for topic in topics:
-            rows = connection.execute(
-                select(RECORDS)
-                .where(RECORDS.c.topic == topic, RECORDS.c.offset > self._positions[group, topic])
-                .order_by(RECORDS.c.offset)
-                .limit(max_records)
-            )
-            found.extend(
-                Record(
-                    topic=row.topic,
-                    partition=0,
-                    offset=row.offset,
-                    key=row.key,
-                    value=row.value,
-                    timestamp_ms=row.timestamp_ms,
-                    headers=json.loads(row.headers) if row.headers else {},
-                )
-                for row in rows
-            )
-        found.sort(key=lambda record: record.offset)
-        return found[:max_records]
+            while not appended.is_set() and (left_s := deadline - loop.time()) > 0:
+                try:
+                    async with asyncio.timeout(min(left_s, LOOK_AGAIN_S)):
+                        await appended.wait()
+                except TimeoutError:
+                    await self._look_for_others(loop.time())
 
     async def commit(self, group: str, records: Sequence[Record]) -> None:
         done: dict[str, int] = defaultdict(int)
         for record in records:
             done[record.topic] = max(done[record.topic], record.offset)
+        if not done:
+            return
+        rows = [
+            {"consumer_group": group, "topic": topic, "committed": offset} for topic, offset in sorted(done.items())
+        ]
 
         def work(connection: Connection) -> None:
-            for topic, offset in done.items():
-                moved = connection.execute(
-                    update(GROUP_OFFSETS)
-                    .where(GROUP_OFFSETS.c.consumer_group == group, GROUP_OFFSETS.c.topic == topic)
-                    .values(committed=offset)
-                )
-                if moved.rowcount == 0:
-                    connection.execute(
-                        insert(GROUP_OFFSETS).values(consumer_group=group, topic=topic, committed=offset)
-                    )
+            make = postgresql_insert if connection.dialect.name == POSTGRESQL else sqlite_insert
+            upsert = make(GROUP_OFFSETS)
+            connection.execute(
+                upsert.on_conflict_do_update(
+                    index_elements=["consumer_group", "topic"],
+                    set_={"committed": upsert.excluded.committed},
+                    # A commit that comes late never takes a group back.
+                    where=GROUP_OFFSETS.c.committed < upsert.excluded.committed,
+                ),
+                rows,
+            )
 
-        if done:
-            await self._database.write(work)
+        await self._database.write(work)
 
     async def rewind(self, group: str, topics: Sequence[str]) -> None:
         for topic in topics:
@@ -151,28 +147,60 @@ class SqlEventLog:
             behind = 0
             for topic in topics:
                 committed = connection.scalar(_committed(group, topic)) or 0
-                behind += (
-                    connection.scalar(
-                        select(func.count()).where(RECORDS.c.topic == topic, RECORDS.c.offset > committed)
-                    )
-                    or 0
-                )
+                count = select(func.count()).where(RECORDS.c.topic == topic, RECORDS.c.offset > committed)
+                behind += connection.scalar(count) or 0
             return behind
 
         return await self._database.read(work)
 
-    async def _know_positions(self, group: str, topics: Sequence[str]) -> None:
-        unknown = [topic for topic in topics if (group, topic) not in self._positions]
-        if not unknown:
+    async def _next(self, group: str, topics: Sequence[str], max_records: int) -> Sequence[Record]:
+        before = {topic: self._positions.get((group, topic)) for topic in topics}
+
+        def work(connection: Connection) -> list[Record]:
+            found: list[Record] = []
+            for topic, position in before.items():
+                after = position if position is not None else connection.scalar(_committed(group, topic)) or 0
+                found.extend(_records(connection, topic, after, max_records))
+            found.sort(key=lambda record: record.offset)
+            return found[:max_records]
+
+        records = await self._database.read(work)
+        # Who rewound meanwhile is handed the same records once more.
+        if any(self._positions.get((group, topic)) != position for topic, position in before.items()):
+            return records
+        for record in records:
+            self._positions[group, record.topic] = record.offset
+        return records
+
+    async def _look_for_others(self, now_s: float) -> None:
+        """See whether another process appended; one look serves all waiting pollers."""
+        if now_s < self._looked_at + LOOK_AGAIN_S:
             return
-        known = await self._database.read(
-            lambda connection: [(topic, connection.scalar(_committed(group, topic)) or 0) for topic in unknown]
-        )
-        for topic, offset in known:
-            self._positions[group, topic] = offset
+        self._looked_at = now_s
+        newest = await self._database.read(lambda connection: connection.scalar(select(func.max(RECORDS.c.offset))))
+        if newest is not None and newest > self._newest:
+            self._newest = newest
+            self._wake_pollers()
+
+    def _wake_pollers(self) -> None:
+        appended, self._appended = self._appended, asyncio.Event()
+        appended.set()
 
 
-def _committed(group: str, topic: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _records(connection: Connection, topic: str, after: int, limit: int) -> list[Record]:
+    query = (
+        select(RECORDS.c.offset, RECORDS.c.key, RECORDS.c.value, RECORDS.c.timestamp_ms, RECORDS.c.headers)
+        .where(RECORDS.c.topic == topic, RECORDS.c.offset > after)
+        .order_by(RECORDS.c.offset)
+        .limit(limit)
+    )
+    return [
+        Record(topic, 0, offset, key, value, timestamp_ms, json.loads(headers) if headers else {})
+        for offset, key, value, timestamp_ms, headers in connection.execute(query)
+    ]
+
+
+def _committed(group: str, topic: str) -> Select[int]:
     return select(GROUP_OFFSETS.c.committed).where(
         GROUP_OFFSETS.c.consumer_group == group, GROUP_OFFSETS.c.topic == topic
     )

@@ -1,10 +1,28 @@
-"""The outbox over SQL: a row of `open_slots` is there from a slot's first write until it is marked."""
+"""The outbox over SQL: a row of `open_slots` is there from a slot's first write until it is marked.
+
+Each write of a row with events, in the same transaction: `insert_or_ignore(connection, open_slots, [slot and worker])`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import BigInteger, Column, Connection, Integer, LargeBinary, MetaData, String, Table, delete, select
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    and_,
+    bindparam,
+    delete,
+    func,
+    select,
+)
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -23,8 +41,11 @@ def open_slots_table(metadata: MetaData) -> Table:
     )
 
 
-def event_columns() -> list[Column[object]]:
-    """Columns that a table with events has: where to publish, under which key, and the encoded envelope."""
+def event_columns() -> list[Column[Any]]:
+    """Columns of a table with events: where they are swept, where published, under which key, the encoded envelope.
+
+    The table has an index on (slot, worker).
+    """
     return [
         Column("slot", BigInteger, nullable=False),
         Column("worker", Integer, nullable=False),
@@ -36,6 +57,8 @@ def event_columns() -> list[Column[object]]:
 
 def insert_or_ignore(connection: Connection, table: Table, rows: Sequence[dict[str, object]]) -> None:
     """Insert *rows* of which some may be there already."""
+    if not rows:
+        return
     make = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
     connection.execute(make(table).on_conflict_do_nothing(), list(rows))
 
@@ -46,8 +69,8 @@ def topics_text(topics: Sequence[str]) -> str:
 
 
 def events_of(topics: str, key: int, value: bytes) -> list[Event]:
-    """The events that one row stands for."""
-    return [Event(topic, key, value) for topic in topics.split(",")]
+    """The events that one row stands for; none where its event_topics is empty."""
+    return [Event(topic, key, value) for topic in topics.split(",") if topic]
 
 
 class SqlOutbox:
@@ -57,12 +80,32 @@ class SqlOutbox:
         self._database = database
         self._open_slots = open_slots
         self._sources = sources
+        self._listed_rows: dict[SlotKey, int] = {}
 
     async def unmarked(self, *, before_slot: int, limit: int) -> Sequence[SlotKey]:
         slots = self._open_slots
-        query = select(slots).where(slots.c.slot < before_slot).order_by(slots.c.slot).limit(limit)
-        rows = await self._database.read(lambda connection: list(connection.execute(query)))
-        return [SlotKey(row.slot, row.worker) for row in rows]
+
+        def work(connection: Connection) -> dict[SlotKey, int]:
+            oldest = (
+                select(slots.c.slot, slots.c.worker)
+                .where(slots.c.slot < before_slot)
+                .order_by(slots.c.slot, slots.c.worker)
+                .limit(limit)
+            )
+            rows = {SlotKey(slot, worker): 0 for slot, worker in connection.execute(oldest)}
+            listed = oldest.subquery()
+            for table in self._sources:
+                counts = (
+                    select(listed.c.slot, listed.c.worker, func.count())
+                    .join(table, and_(table.c.slot == listed.c.slot, table.c.worker == listed.c.worker))
+                    .group_by(listed.c.slot, listed.c.worker)
+                )
+                for slot, worker, count in connection.execute(counts):
+                    rows[SlotKey(slot, worker)] += count
+            return rows
+
+        self._listed_rows = await self._database.read(work)
+        return list(self._listed_rows)
 
     async def events(self, key: SlotKey) -> Sequence[Event]:
         def work(connection: Connection) -> list[Event]:
@@ -79,9 +122,28 @@ class SqlOutbox:
 
     async def mark(self, keys: Sequence[SlotKey]) -> None:
         slots = self._open_slots
+        # A row that came after the listing may not have been published: its slot keeps its place for the next sweep.
+        listed = [
+            {"the_slot": key.slot, "the_worker": key.worker, "rows": self._listed_rows[key]}
+            for key in keys
+            if key in self._listed_rows
+        ]
+        if not listed:
+            return
+        unchanged = delete(slots).where(
+            slots.c.slot == bindparam("the_slot"), slots.c.worker == bindparam("the_worker")
+        )
+        counts: Any = 0
+        for table in self._sources:
+            count = (
+                select(func.count())
+                .select_from(table)
+                .where(table.c.slot == bindparam("the_slot"), table.c.worker == bindparam("the_worker"))
+            )
+            counts = counts + count.scalar_subquery()
+        unchanged = unchanged.where(counts == bindparam("rows"))
 
         def work(connection: Connection) -> None:
-            for key in keys:
-                connection.execute(delete(slots).where(slots.c.slot == key.slot, slots.c.worker == key.worker))
+            connection.execute(unchanged, listed)
 
         await self._database.write(work)

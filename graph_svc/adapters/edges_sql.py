@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from feedmesh.events.v1.graph_events_pb2 import (
@@ -12,7 +14,7 @@ from feedmesh.events.v1.graph_events_pb2 import (
     BlockChanged,
     FollowChanged,
 )
-from sqlalchemy import Connection, Select, Table, and_, delete, insert, or_, select, tuple_, update
+from sqlalchemy import Connection, Select, Table, delete, insert, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -36,6 +38,7 @@ from graph_svc.model import (
 
 PAIRS_PER_QUERY = 400
 IDS_PER_QUERY = 1_000
+FOLLOWER_ROWS_PER_QUERY = 5_000
 
 
 class SqlEdges:
@@ -99,7 +102,7 @@ class SqlEdges:
 
     async def relationship(self, viewer_id: int, other_id: int) -> Relationship:
         def work(connection: Connection) -> Relationship:
-            follows = _following_rows(connection, [(viewer_id, other_id), (other_id, viewer_id)])
+            follows = following_rows(connection, [(viewer_id, other_id), (other_id, viewer_id)])
             states = {pair: row.state for pair, row in follows.items()}
             blocked = _blocks_between(connection, [(viewer_id, other_id)])
             return Relationship(
@@ -122,15 +125,19 @@ class SqlEdges:
         )
         return await self._listed(query, FOLLOWING.c.changed_id, before, limit)
 
-    async def follower_pages(self, user_id: int) -> AsyncIterator[Sequence[int]]:
-        after = (-1, 0)
-        while True:
-            rows = await self._database.read(lambda connection, after=after: _follower_page(connection, user_id, after))
-            if rows:
-                yield [follower_id for _, follower_id in rows]
-            if len(rows) < FOLLOWERS_PER_PAGE:
+    async def follower_pages(self, user_ids: Sequence[int]) -> AsyncIterator[tuple[int, Sequence[int]]]:
+        after = (0, -1, 0)
+        ordered = sorted(set(user_ids))
+        while ordered:
+            rows = await self._database.read(lambda connection, after=after: _follower_rows(connection, ordered, after))
+            for user_id, page in groupby(rows, key=itemgetter(0)):
+                followers = [follower_id for _, _, follower_id in page]
+                for start in range(0, len(followers), FOLLOWERS_PER_PAGE):
+                    yield user_id, followers[start : start + FOLLOWERS_PER_PAGE]
+            if len(rows) < FOLLOWER_ROWS_PER_QUERY:
                 return
             after = rows[-1]
+            ordered = [user_id for user_id in ordered if user_id >= after[0]]
 
     async def _listed(self, query: Select[Any], place: Any, before: int, limit: int) -> Sequence[ListedUser]:
         if before:
@@ -148,7 +155,7 @@ def _follow(connection: Connection, changes: Sequence[FollowChange], limit: int)
     pairs = [(change.follower_id, change.followee_id) for change in changes]
     counts = _active_users(connection, {user_id for pair in pairs for user_id in pair})
     blocked = _blocks_between(connection, pairs)
-    existing = _following_rows(connection, pairs)
+    existing = following_rows(connection, pairs)
     follows = {pair for pair, row in existing.items() if row.state == EdgeState.FOLLOWING}
     added: Counter[int] = Counter()
     outcomes = []
@@ -177,7 +184,7 @@ def _follow(connection: Connection, changes: Sequence[FollowChange], limit: int)
 def _unfollow(connection: Connection, changes: Sequence[FollowChange]) -> FollowResult:
     pairs = [(change.follower_id, change.followee_id) for change in changes]
     known = _active_users(connection, {user_id for pair in pairs for user_id in pair})
-    existing = _following_rows(connection, pairs)
+    existing = following_rows(connection, pairs)
     follows = {pair for pair, row in existing.items() if row.state == EdgeState.FOLLOWING}
     outcomes = []
     ended = []
@@ -285,7 +292,8 @@ def _active_users(connection: Connection, user_ids: set[int]) -> dict[int, int]:
     return found
 
 
-def _following_rows(connection: Connection, pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Any]:
+def following_rows(connection: Connection, pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Any]:
+    """The durable follows of (follower, followee) pairs, ended ones too."""
     found = {}
     for start in range(0, len(pairs), PAIRS_PER_QUERY):
         query = select(FOLLOWING).where(
@@ -306,18 +314,15 @@ def _blocks_between(connection: Connection, pairs: Sequence[tuple[int, int]]) ->
     return found
 
 
-def _follower_page(connection: Connection, user_id: int, after: tuple[int, int]) -> list[tuple[int, int]]:
-    bucket, follower_id = after
+def _follower_rows(
+    connection: Connection, user_ids: Sequence[int], after: tuple[int, int, int]
+) -> list[tuple[int, int, int]]:
+    """(followee, bucket, follower) after *after*, in that order."""
+    columns = (FOLLOWERS.c.followee_id, FOLLOWERS.c.bucket, FOLLOWERS.c.follower_id)
     query = (
-        select(FOLLOWERS.c.bucket, FOLLOWERS.c.follower_id)
-        .where(
-            FOLLOWERS.c.followee_id == user_id,
-            or_(
-                FOLLOWERS.c.bucket > bucket,
-                and_(FOLLOWERS.c.bucket == bucket, FOLLOWERS.c.follower_id > follower_id),
-            ),
-        )
-        .order_by(FOLLOWERS.c.bucket, FOLLOWERS.c.follower_id)
-        .limit(FOLLOWERS_PER_PAGE)
+        select(*columns)
+        .where(FOLLOWERS.c.followee_id.in_(user_ids), tuple_(*columns) > after)
+        .order_by(*columns)
+        .limit(FOLLOWER_ROWS_PER_QUERY)
     )
-    return [(row.bucket, row.follower_id) for row in connection.execute(query)]
+    return [(row.followee_id, row.bucket, row.follower_id) for row in connection.execute(query)]

@@ -6,13 +6,18 @@ decides. That makes counts exact under redelivery and under events that arrive o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, tuple_, update
 
 from foundation.sql.database import Database
+from graph_svc.adapters.edges_sql import PAIRS_PER_QUERY, following_rows
 from graph_svc.adapters.tables import FOLLOWER_BUCKETS, FOLLOWERS, FOLLOWING
 from graph_svc.model import BUCKET_CAPACITY, AppliedFollow
+
+Place = tuple[int, int, int]
+"""(followee, bucket, follower)"""
 
 
 class SqlFollowers:
@@ -28,79 +33,101 @@ class SqlFollowers:
 
 
 def _apply(connection: Connection, changes: Sequence[AppliedFollow]) -> list[AppliedFollow]:
-    current = []
-    buckets: dict[int, tuple[int, int]] = {}
+    rows = following_rows(connection, [(change.follower_id, change.followee_id) for change in changes])
+    current: dict[int, AppliedFollow] = {}
+    places: dict[int, Place] = {}
     for change in changes:
-        row = connection.execute(
-            select(FOLLOWING.c.changed_id, FOLLOWING.c.bucket).where(
-                FOLLOWING.c.follower_id == change.follower_id, FOLLOWING.c.followee_id == change.followee_id
-            )
-        ).first()
-        if row is None or row.changed_id != change.change_id:
-            continue
-        current.append(change)
-        there = connection.execute(
-            select(FOLLOWERS.c.bucket).where(
-                FOLLOWERS.c.followee_id == change.followee_id,
-                FOLLOWERS.c.bucket == row.bucket,
-                FOLLOWERS.c.follower_id == change.follower_id,
-            )
-        ).first()
-        if change.following and there is None:
-            _add(connection, change, buckets)
-        elif not change.following and there is not None:
-            _remove(connection, change, row.bucket, buckets)
-    return current
+        row = rows.get((change.follower_id, change.followee_id))
+        if row is not None and row.changed_id == change.change_id:
+            current[change.change_id] = change
+            places[change.change_id] = (change.followee_id, row.bucket, change.follower_id)
+    there = _there(connection, list(places.values()))
+    added = [change for change in current.values() if change.following and places[change.change_id] not in there]
+    removed = [
+        places[change.change_id]
+        for change in current.values()
+        if not change.following and places[change.change_id] in there
+    ]
+    deltas: Counter[tuple[int, int]] = Counter()
+    _remove(connection, removed, deltas)
+    _add(connection, added, places, deltas)
+    _count(connection, deltas)
+    return list(current.values())
 
 
-def _add(connection: Connection, change: AppliedFollow, buckets: dict[int, tuple[int, int]]) -> None:
-    last = buckets.get(change.followee_id) or _last_bucket(connection, change.followee_id)
-    bucket, count = last if last[1] < BUCKET_CAPACITY else (last[0] + 1, 0)
-    connection.execute(
-        insert(FOLLOWERS).values(
-            followee_id=change.followee_id,
-            bucket=bucket,
-            follower_id=change.follower_id,
-            followed_id=change.change_id,
-        )
-    )
-    if bucket != 0:
+def _there(connection: Connection, places: Sequence[Place]) -> set[Place]:
+    columns = (FOLLOWERS.c.followee_id, FOLLOWERS.c.bucket, FOLLOWERS.c.follower_id)
+    found: set[Place] = set()
+    for start in range(0, len(places), PAIRS_PER_QUERY):
+        query = select(*columns).where(tuple_(*columns).in_(places[start : start + PAIRS_PER_QUERY]))
+        found.update((row.followee_id, row.bucket, row.follower_id) for row in connection.execute(query))
+    return found
+
+
+def _remove(connection: Connection, places: Sequence[Place], deltas: Counter[tuple[int, int]]) -> None:
+    for followee_id, bucket, follower_id in places:
         connection.execute(
-            update(FOLLOWING)
-            .where(FOLLOWING.c.follower_id == change.follower_id, FOLLOWING.c.followee_id == change.followee_id)
-            .values(bucket=bucket)
+            delete(FOLLOWERS).where(
+                FOLLOWERS.c.followee_id == followee_id,
+                FOLLOWERS.c.bucket == bucket,
+                FOLLOWERS.c.follower_id == follower_id,
+            )
         )
-    _count(connection, change.followee_id, bucket, 1)
-    buckets[change.followee_id] = (bucket, count + 1)
+        deltas[followee_id, bucket] -= 1
 
 
-def _remove(connection: Connection, change: AppliedFollow, bucket: int, buckets: dict[int, tuple[int, int]]) -> None:
-    connection.execute(
-        delete(FOLLOWERS).where(
-            FOLLOWERS.c.followee_id == change.followee_id,
-            FOLLOWERS.c.bucket == bucket,
-            FOLLOWERS.c.follower_id == change.follower_id,
+def _add(
+    connection: Connection,
+    changes: Sequence[AppliedFollow],
+    places: dict[int, Place],
+    deltas: Counter[tuple[int, int]],
+) -> None:
+    if not changes:
+        return
+    last = _last_buckets(connection, sorted({change.followee_id for change in changes}))
+    rows: list[dict[str, int]] = []
+    for change in changes:
+        bucket, count = last.get(change.followee_id, (0, 0))
+        if count >= BUCKET_CAPACITY:
+            bucket, count = bucket + 1, 0
+        last[change.followee_id] = (bucket, count + 1)
+        deltas[change.followee_id, bucket] += 1
+        rows.append(
+            {
+                "followee_id": change.followee_id,
+                "bucket": bucket,
+                "follower_id": change.follower_id,
+                "followed_id": change.change_id,
+            }
         )
-    )
-    _count(connection, change.followee_id, bucket, -1)
-    buckets.pop(change.followee_id, None)
+        if bucket != places[change.change_id][1]:
+            connection.execute(
+                update(FOLLOWING)
+                .where(FOLLOWING.c.follower_id == change.follower_id, FOLLOWING.c.followee_id == change.followee_id)
+                .values(bucket=bucket)
+            )
+    connection.execute(insert(FOLLOWERS), rows)
 
 
-def _last_bucket(connection: Connection, followee_id: int) -> tuple[int, int]:
-    row = connection.execute(
-        select(FOLLOWER_BUCKETS.c.bucket, FOLLOWER_BUCKETS.c.n)
-        .where(FOLLOWER_BUCKETS.c.followee_id == followee_id)
-        .order_by(FOLLOWER_BUCKETS.c.bucket.desc())
-        .limit(1)
-    ).first()
-    return (row.bucket, row.n) if row is not None else (0, 0)
+def _last_buckets(connection: Connection, followee_ids: Sequence[int]) -> dict[int, tuple[int, int]]:
+    last: dict[int, tuple[int, int]] = {}
+    for start in range(0, len(followee_ids), PAIRS_PER_QUERY):
+        query = (
+            select(FOLLOWER_BUCKETS)
+            .where(FOLLOWER_BUCKETS.c.followee_id.in_(followee_ids[start : start + PAIRS_PER_QUERY]))
+            .order_by(FOLLOWER_BUCKETS.c.bucket)
+        )
+        for row in connection.execute(query):
+            last[row.followee_id] = (row.bucket, row.n)
+    return last
 
 
-def _count(connection: Connection, followee_id: int, bucket: int, delta: int) -> None:
-    changed = connection.execute(
-        update(FOLLOWER_BUCKETS)
-        .where(FOLLOWER_BUCKETS.c.followee_id == followee_id, FOLLOWER_BUCKETS.c.bucket == bucket)
-        .values(n=FOLLOWER_BUCKETS.c.n + delta)
-    )
-    if changed.rowcount == 0:
-        connection.execute(insert(FOLLOWER_BUCKETS).values(followee_id=followee_id, bucket=bucket, n=delta))
+def _count(connection: Connection, deltas: Counter[tuple[int, int]]) -> None:
+    for (followee_id, bucket), delta in deltas.items():
+        changed = connection.execute(
+            update(FOLLOWER_BUCKETS)
+            .where(FOLLOWER_BUCKETS.c.followee_id == followee_id, FOLLOWER_BUCKETS.c.bucket == bucket)
+            .values(n=FOLLOWER_BUCKETS.c.n + delta)
+        )
+        if changed.rowcount == 0:
+            connection.execute(insert(FOLLOWER_BUCKETS).values(followee_id=followee_id, bucket=bucket, n=delta))

@@ -31,8 +31,8 @@ class GraphInternalHandlers:
     async def StreamFollowers(
         self, request: pb.StreamFollowersRequest, _: Call
     ) -> AsyncIterator[pb.StreamFollowersResponse]:
-        async for page in self._edges.follower_pages(request.user_id):
-            yield pb.StreamFollowersResponse(follower_ids=_packed(page))
+        async for user_id, page in self._edges.follower_pages(list(request.user_ids)):
+            yield pb.StreamFollowersResponse(user_id=user_id, follower_ids=_packed(page))
 
     async def GetViewerGraph(self, request: pb.GetViewerGraphRequest, _: Call) -> pb.GetViewerGraphResponse:
         user_ids = list(request.user_ids)

@@ -37,7 +37,7 @@ def edge_settings(directory: Path, **changes: object) -> EdgeSettings:
         port=ports.feed_svc,
         admin_port=ports.envoy_admin,
         jwks_path=directory / "jwks.json",
-        services=dict.fromkeys(SERVICES, ["127.0.0.1:1"]),
+        services=dict.fromkeys(SERVICES, ("127.0.0.1:1",)),
     )
     return replace(settings, **changes)
 
@@ -119,7 +119,7 @@ async def edge(tmp_path: Path) -> AsyncIterator[Edge]:
     now_s = SystemClock().now_ms() // 1000
     settings = edge_settings(
         tmp_path,
-        services=dict.fromkeys(SERVICES, [f"127.0.0.1:{upstream.port}"]),
+        services=dict.fromkeys(SERVICES, (f"127.0.0.1:{upstream.port}",)),
         user_requests_per_minute=20,
         open_requests_per_minute=10,
     )

@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.feedmesh/graph/v1/graph_internal_service.proto\x12\x11\x66\x65\x65\x64mesh.graph.v1\x1a\x1b\x62uf/validate/validate.proto\"2\n\x16StreamFollowersRequest\x12\x18\n\x07user_id\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00\"/\n\x17StreamFollowersResponse\x12\x14\n\x0c\x66ollower_ids\x18\x01 \x01(\x0c\"3\n\x15GetViewerGraphRequest\x12\x1a\n\x08user_ids\x18\x01 \x03(\x03\x42\x08\xbaH\x05\x92\x01\x02\x10\x64\")\n\x16GetViewerGraphResponse\x12\x0f\n\x07viewers\x18\x01 \x03(\x0c\"5\n\x16\x42\x61tchGetAuthorsRequest\x12\x1b\n\x08user_ids\x18\x01 \x03(\x03\x42\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\"*\n\x17\x42\x61tchGetAuthorsResponse\x12\x0f\n\x07\x61uthors\x18\x01 \x03(\x0c\"7\n\x17ResolveUsernamesRequest\x12\x1c\n\tusernames\x18\x01 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x90N\",\n\x18ResolveUsernamesResponse\x12\x10\n\x08user_ids\x18\x01 \x03(\x03\"J\n\x12ImportUsersRequest\x12\x34\n\tusernames\x18\x01 \x03(\tB!\xbaH\x1e\x92\x01\x1b\x10\xd0\x0f\"\x16r\x14\x32\x12^[a-z0-9._]{1,30}$\"\'\n\x13ImportUsersResponse\x12\x10\n\x08user_ids\x18\x01 \x03(\x03\"X\n\x14ImportFollowsRequest\x12\x1f\n\x0c\x66ollower_ids\x18\x01 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\xf1\x04\x12\x1f\n\x0c\x66ollowee_ids\x18\x02 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\xf1\x04\"(\n\x15ImportFollowsResponse\x12\x0f\n\x07\x63reated\x18\x01 \x01(\r2\x8e\x05\n\x14GraphInternalService\x12l\n\x0fStreamFollowers\x12).feedmesh.graph.v1.StreamFollowersRequest\x1a*.feedmesh.graph.v1.StreamFollowersResponse\"\x00\x30\x01\x12g\n\x0eGetViewerGraph\x12(.feedmesh.graph.v1.GetViewerGraphRequest\x1a).feedmesh.graph.v1.GetViewerGraphResponse\"\x00\x12j\n\x0f\x42\x61tchGetAuthors\x12).feedmesh.graph.v1.BatchGetAuthorsRequest\x1a*.feedmesh.graph.v1.BatchGetAuthorsResponse\"\x00\x12m\n\x10ResolveUsernames\x12*.feedmesh.graph.v1.ResolveUsernamesRequest\x1a+.feedmesh.graph.v1.ResolveUsernamesResponse\"\x00\x12^\n\x0bImportUsers\x12%.feedmesh.graph.v1.ImportUsersRequest\x1a&.feedmesh.graph.v1.ImportUsersResponse\"\x00\x12\x64\n\rImportFollows\x12\'.feedmesh.graph.v1.ImportFollowsRequest\x1a(.feedmesh.graph.v1.ImportFollowsResponse\"\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.feedmesh/graph/v1/graph_internal_service.proto\x12\x11\x66\x65\x65\x64mesh.graph.v1\x1a\x1b\x62uf/validate/validate.proto\"5\n\x16StreamFollowersRequest\x12\x1b\n\x08user_ids\x18\x01 \x03(\x03\x42\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\"@\n\x17StreamFollowersResponse\x12\x0f\n\x07user_id\x18\x01 \x01(\x03\x12\x14\n\x0c\x66ollower_ids\x18\x02 \x01(\x0c\"3\n\x15GetViewerGraphRequest\x12\x1a\n\x08user_ids\x18\x01 \x03(\x03\x42\x08\xbaH\x05\x92\x01\x02\x10\x64\")\n\x16GetViewerGraphResponse\x12\x0f\n\x07viewers\x18\x01 \x03(\x0c\"5\n\x16\x42\x61tchGetAuthorsRequest\x12\x1b\n\x08user_ids\x18\x01 \x03(\x03\x42\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\"*\n\x17\x42\x61tchGetAuthorsResponse\x12\x0f\n\x07\x61uthors\x18\x01 \x03(\x0c\"7\n\x17ResolveUsernamesRequest\x12\x1c\n\tusernames\x18\x01 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x90N\",\n\x18ResolveUsernamesResponse\x12\x10\n\x08user_ids\x18\x01 \x03(\x03\"J\n\x12ImportUsersRequest\x12\x34\n\tusernames\x18\x01 \x03(\tB!\xbaH\x1e\x92\x01\x1b\x10\xd0\x0f\"\x16r\x14\x32\x12^[a-z0-9._]{1,30}$\"\'\n\x13ImportUsersResponse\x12\x10\n\x08user_ids\x18\x01 \x03(\x03\"X\n\x14ImportFollowsRequest\x12\x1f\n\x0c\x66ollower_ids\x18\x01 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\xf1\x04\x12\x1f\n\x0c\x66ollowee_ids\x18\x02 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\xf1\x04\"(\n\x15ImportFollowsResponse\x12\x0f\n\x07\x63reated\x18\x01 \x01(\r2\x8e\x05\n\x14GraphInternalService\x12l\n\x0fStreamFollowers\x12).feedmesh.graph.v1.StreamFollowersRequest\x1a*.feedmesh.graph.v1.StreamFollowersResponse\"\x00\x30\x01\x12g\n\x0eGetViewerGraph\x12(.feedmesh.graph.v1.GetViewerGraphRequest\x1a).feedmesh.graph.v1.GetViewerGraphResponse\"\x00\x12j\n\x0f\x42\x61tchGetAuthors\x12).feedmesh.graph.v1.BatchGetAuthorsRequest\x1a*.feedmesh.graph.v1.BatchGetAuthorsResponse\"\x00\x12m\n\x10ResolveUsernames\x12*.feedmesh.graph.v1.ResolveUsernamesRequest\x1a+.feedmesh.graph.v1.ResolveUsernamesResponse\"\x00\x12^\n\x0bImportUsers\x12%.feedmesh.graph.v1.ImportUsersRequest\x1a&.feedmesh.graph.v1.ImportUsersResponse\"\x00\x12\x64\n\rImportFollows\x12\'.feedmesh.graph.v1.ImportFollowsRequest\x1a(.feedmesh.graph.v1.ImportFollowsResponse\"\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'feedmesh.graph.v1.graph_internal_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STREAMFOLLOWERSREQUEST'].fields_by_name['user_id']._loaded_options = None
-  _globals['_STREAMFOLLOWERSREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\004\"\002 \000'
+  _globals['_STREAMFOLLOWERSREQUEST'].fields_by_name['user_ids']._loaded_options = None
+  _globals['_STREAMFOLLOWERSREQUEST'].fields_by_name['user_ids']._serialized_options = b'\272H\006\222\001\003\020\350\007'
   _globals['_GETVIEWERGRAPHREQUEST'].fields_by_name['user_ids']._loaded_options = None
   _globals['_GETVIEWERGRAPHREQUEST'].fields_by_name['user_ids']._serialized_options = b'\272H\005\222\001\002\020d'
   _globals['_BATCHGETAUTHORSREQUEST'].fields_by_name['user_ids']._loaded_options = None
@@ -47,29 +47,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IMPORTFOLLOWSREQUEST'].fields_by_name['followee_ids']._loaded_options = None
   _globals['_IMPORTFOLLOWSREQUEST'].fields_by_name['followee_ids']._serialized_options = b'\272H\006z\004\030\200\361\004'
   _globals['_STREAMFOLLOWERSREQUEST']._serialized_start=98
-  _globals['_STREAMFOLLOWERSREQUEST']._serialized_end=148
-  _globals['_STREAMFOLLOWERSRESPONSE']._serialized_start=150
-  _globals['_STREAMFOLLOWERSRESPONSE']._serialized_end=197
-  _globals['_GETVIEWERGRAPHREQUEST']._serialized_start=199
-  _globals['_GETVIEWERGRAPHREQUEST']._serialized_end=250
-  _globals['_GETVIEWERGRAPHRESPONSE']._serialized_start=252
-  _globals['_GETVIEWERGRAPHRESPONSE']._serialized_end=293
-  _globals['_BATCHGETAUTHORSREQUEST']._serialized_start=295
-  _globals['_BATCHGETAUTHORSREQUEST']._serialized_end=348
-  _globals['_BATCHGETAUTHORSRESPONSE']._serialized_start=350
-  _globals['_BATCHGETAUTHORSRESPONSE']._serialized_end=392
-  _globals['_RESOLVEUSERNAMESREQUEST']._serialized_start=394
-  _globals['_RESOLVEUSERNAMESREQUEST']._serialized_end=449
-  _globals['_RESOLVEUSERNAMESRESPONSE']._serialized_start=451
-  _globals['_RESOLVEUSERNAMESRESPONSE']._serialized_end=495
-  _globals['_IMPORTUSERSREQUEST']._serialized_start=497
-  _globals['_IMPORTUSERSREQUEST']._serialized_end=571
-  _globals['_IMPORTUSERSRESPONSE']._serialized_start=573
-  _globals['_IMPORTUSERSRESPONSE']._serialized_end=612
-  _globals['_IMPORTFOLLOWSREQUEST']._serialized_start=614
-  _globals['_IMPORTFOLLOWSREQUEST']._serialized_end=702
-  _globals['_IMPORTFOLLOWSRESPONSE']._serialized_start=704
-  _globals['_IMPORTFOLLOWSRESPONSE']._serialized_end=744
-  _globals['_GRAPHINTERNALSERVICE']._serialized_start=747
-  _globals['_GRAPHINTERNALSERVICE']._serialized_end=1401
+  _globals['_STREAMFOLLOWERSREQUEST']._serialized_end=151
+  _globals['_STREAMFOLLOWERSRESPONSE']._serialized_start=153
+  _globals['_STREAMFOLLOWERSRESPONSE']._serialized_end=217
+  _globals['_GETVIEWERGRAPHREQUEST']._serialized_start=219
+  _globals['_GETVIEWERGRAPHREQUEST']._serialized_end=270
+  _globals['_GETVIEWERGRAPHRESPONSE']._serialized_start=272
+  _globals['_GETVIEWERGRAPHRESPONSE']._serialized_end=313
+  _globals['_BATCHGETAUTHORSREQUEST']._serialized_start=315
+  _globals['_BATCHGETAUTHORSREQUEST']._serialized_end=368
+  _globals['_BATCHGETAUTHORSRESPONSE']._serialized_start=370
+  _globals['_BATCHGETAUTHORSRESPONSE']._serialized_end=412
+  _globals['_RESOLVEUSERNAMESREQUEST']._serialized_start=414
+  _globals['_RESOLVEUSERNAMESREQUEST']._serialized_end=469
+  _globals['_RESOLVEUSERNAMESRESPONSE']._serialized_start=471
+  _globals['_RESOLVEUSERNAMESRESPONSE']._serialized_end=515
+  _globals['_IMPORTUSERSREQUEST']._serialized_start=517
+  _globals['_IMPORTUSERSREQUEST']._serialized_end=591
+  _globals['_IMPORTUSERSRESPONSE']._serialized_start=593
+  _globals['_IMPORTUSERSRESPONSE']._serialized_end=632
+  _globals['_IMPORTFOLLOWSREQUEST']._serialized_start=634
+  _globals['_IMPORTFOLLOWSREQUEST']._serialized_end=722
+  _globals['_IMPORTFOLLOWSRESPONSE']._serialized_start=724
+  _globals['_IMPORTFOLLOWSRESPONSE']._serialized_end=764
+  _globals['_GRAPHINTERNALSERVICE']._serialized_start=767
+  _globals['_GRAPHINTERNALSERVICE']._serialized_end=1421
 # @@protoc_insertion_point(module_scope)

@@ -24,37 +24,43 @@ class StreamFollowersRequest(message.Message):
 
     DESCRIPTOR: descriptor.Descriptor
 
-    USER_ID_FIELD_NUMBER: builtins.int
-    user_id: builtins.int
-    """The followee, above 0."""
+    USER_IDS_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def user_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Up to 1,000 followees."""
+
     def __init__(
         self,
         *,
-        user_id: builtins.int = ...,
+        user_ids: abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["user_ids", b"user_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
 class StreamFollowersResponse(message.Message):
-    """One page of followers."""
+    """One page of followers of one user. Users without followers get no page."""
 
     DESCRIPTOR: descriptor.Descriptor
 
+    USER_ID_FIELD_NUMBER: builtins.int
     FOLLOWER_IDS_FIELD_NUMBER: builtins.int
+    user_id: builtins.int
+    """The followee."""
     follower_ids: builtins.bytes
     """1-1,000 ids: packed little-endian int64."""
     def __init__(
         self,
         *,
+        user_id: builtins.int = ...,
         follower_ids: builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["follower_ids", b"follower_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["follower_ids", b"follower_ids", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -72,7 +72,7 @@ class GraphInternalServiceServicer(object):
     """
 
     def StreamFollowers(self, request, context):
-        """StreamFollowers sends every follower of one user, in pages of at most 1,000, in a stable order.
+        """StreamFollowers sends every follower of the given users, user after user, in pages of at most 1,000, in a stable order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

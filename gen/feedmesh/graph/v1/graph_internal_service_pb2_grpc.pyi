@@ -17,7 +17,7 @@ class GraphInternalServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     StreamFollowers: _aio.UnaryStreamMultiCallable[_graph_internal_service_pb2.StreamFollowersRequest, _graph_internal_service_pb2.StreamFollowersResponse]
-    """StreamFollowers sends every follower of one user, in pages of at most 1,000, in a stable order."""
+    """StreamFollowers sends every follower of the given users, user after user, in pages of at most 1,000, in a stable order."""
     GetViewerGraph: _aio.UnaryUnaryMultiCallable[_graph_internal_service_pb2.GetViewerGraphRequest, _graph_internal_service_pb2.GetViewerGraphResponse]
     """GetViewerGraph reads the viewer records of users from rows and writes them to `viewer:{u}` unless a newer one is there."""
     BatchGetAuthors: _aio.UnaryUnaryMultiCallable[_graph_internal_service_pb2.BatchGetAuthorsRequest, _graph_internal_service_pb2.BatchGetAuthorsResponse]
@@ -38,7 +38,7 @@ class GraphInternalServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _graph_internal_service_pb2.StreamFollowersRequest,
         context: _aio.ServicerContext[_graph_internal_service_pb2.StreamFollowersRequest, _abc.AsyncIterator[_graph_internal_service_pb2.StreamFollowersResponse]],
     ) -> _abc.AsyncIterator[_graph_internal_service_pb2.StreamFollowersResponse]:
-        """StreamFollowers sends every follower of one user, in pages of at most 1,000, in a stable order."""
+        """StreamFollowers sends every follower of the given users, user after user, in pages of at most 1,000, in a stable order."""
 
     @_abc_1.abstractmethod
     def GetViewerGraph(

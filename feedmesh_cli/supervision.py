@@ -57,7 +57,7 @@ async def run_mesh(
     options: UpOptions,
     *,
     prepare: Callable[[Mesh], Awaitable[None]],
-    started: Callable[[Mesh], Awaitable[None]],
+    started: Callable[[Mesh], None],
     report: Report,
 ) -> None:
     """Starts the mesh and returns after SIGINT, SIGTERM or SIGHUP with everything stopped.
@@ -90,8 +90,8 @@ async def run_mesh(
             await _or_ended(children, prepare(mesh))
             ready = replace(mesh, ready=True)
             ready.save()
-            await _or_ended(children, started(ready))
             is_up = True
+            started(ready)
             await _or_ended(children, stopping.wait())
     except asyncio.CancelledError:
         if not stopping.is_set():
@@ -119,7 +119,7 @@ async def _mesh(options: UpOptions, children: list[Child], report: Report) -> As
         stack.push_async_callback(services.stop, grace_s=GRACE_S)
 
         valkey = ValkeyServer()
-        await valkey.start(data / "valkey", ports.valkey)
+        await valkey.launch(data / "valkey", ports.valkey)
         children.append(valkey.child)
         stack.push_async_callback(valkey.stop)
 
@@ -153,6 +153,7 @@ async def _mesh(options: UpOptions, children: list[Child], report: Report) -> As
         envoy = await start_child("envoy", envoy_command(data / "envoy.yaml"), logs / "envoy.log")
         children.append(envoy)
         stack.push_async_callback(envoy.stop, grace_s=GRACE_S)
+        await valkey.writable()
         await _ready(envoy, lambda: edge_ready(f"127.0.0.1:{ports.envoy_admin}"), "feedmesh up --port-base 9000")
 
         mesh = Mesh(
@@ -214,10 +215,11 @@ async def _ready(child: Child, answers: Callable[[], Awaitable[bool]], next_step
 
 
 def _ended(child: Child) -> CliError:
+    killed = child.exit_code == -signal.SIGKILL
     return CliError(
         f"{child.name} ended by itself ({child.why_it_ended()})",
         where=str(child.log),
-        cause="the end of its log tells" if tail(child.log) else "it was killed from outside: its log says nothing",
+        cause="it was killed from outside, or the machine ran out of memory" if killed else "the end of its log tells",
         next_step="feedmesh up",
         code=ExitCode.UNHEALTHY,
         detail=tail(child.log),

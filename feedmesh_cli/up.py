@@ -102,14 +102,18 @@ async def up_in_foreground(options: UpOptions, *, world: bool, tell: Callable[[S
     began = clock.monotonic()
     fresh = not (options.data / "graph.db").exists()
 
-    async def when_ready(mesh: Mesh) -> None:
+    user: UserToken | None = None
+
+    async def prepare(mesh: Mesh) -> None:
+        nonlocal user
         if world and fresh:
             await load_small_world(mesh)
+        user = await _demo_user(mesh)
 
-    async def tell_started(mesh: Mesh) -> None:
-        tell(await _started(mesh, clock.monotonic() - began))
+    def started(mesh: Mesh) -> None:
+        tell(Started(mesh=mesh, user=user, seconds=round(clock.monotonic() - began, 2)))
 
-    await run_mesh(options, prepare=when_ready, started=tell_started, report=_report)
+    await run_mesh(options, prepare=prepare, started=started, report=_report)
 
 
 async def load_small_world(mesh: Mesh) -> None:
@@ -138,7 +142,8 @@ async def up_detached(options: UpOptions, arguments: list[str]) -> Started:
         while True:
             mesh = load_mesh(options.data)
             if mesh and mesh.ready and mesh.processes["supervisor"].pid == supervisor.pid:
-                return await _started(mesh, clock.monotonic() - began)
+                user = await _demo_user(mesh)
+                return Started(mesh=mesh, user=user, seconds=round(clock.monotonic() - began, 2))
             if supervisor.poll() is not None:
                 raise _supervisor_failed(output, options.data)
             if clock.monotonic() - began > DETACH_TIMEOUT_S:
@@ -177,15 +182,14 @@ def _supervisor_failed(output: IO[bytes], data: Path) -> CliError:
     )
 
 
-async def _started(mesh: Mesh, seconds: float) -> Started:
-    # Takes a while to import: by now the services have started meanwhile.
-    from feedmesh_cli.tokens import token_for
+async def _demo_user(mesh: Mesh) -> UserToken | None:
+    """A token to try things with; None in a mesh without the small world."""
+    from feedmesh_cli.tokens import token_for  # takes a while: the services are starting meanwhile
 
     try:
-        user: UserToken | None = await token_for(mesh, DEMO_USER)
+        return await token_for(mesh, DEMO_USER)
     except CliError:
-        user = None  # a mesh without the small world
-    return Started(mesh=mesh, user=user, seconds=round(seconds, 2))
+        return None
 
 
 def temporary_directory() -> Path:

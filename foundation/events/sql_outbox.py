@@ -5,7 +5,7 @@ Each write of a row with events, in the same transaction: `insert_or_ignore(conn
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -55,12 +55,12 @@ def event_columns() -> list[Column[Any]]:
     ]
 
 
-def insert_or_ignore(connection: Connection, table: Table, rows: Sequence[dict[str, object]]) -> None:
+def insert_or_ignore(connection: Connection, table: Table, rows: Sequence[Mapping[str, object]]) -> None:
     """Insert *rows* of which some may be there already."""
     if not rows:
         return
     make = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
-    connection.execute(make(table).on_conflict_do_nothing(), list(rows))
+    connection.execute(make(table).on_conflict_do_nothing(), [dict(row) for row in rows])
 
 
 def topics_text(topics: Sequence[str]) -> str:

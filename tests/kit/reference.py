@@ -2,64 +2,54 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import heapq
+from collections import defaultdict
 
 FEED_CAPACITY = 500
 
 
-@dataclass
 class ReferenceWorld:
     """Who follows whom and who wrote what; feeds are computed from scratch at each question."""
 
-    follows: dict[int, set[int]] = field(default_factory=dict)
-    blocks: set[tuple[int, int]] = field(default_factory=set)
-    mutes: set[tuple[int, int]] = field(default_factory=set)
-    posts: dict[int, int] = field(default_factory=dict)
-    """post id -> author"""
-    deleted: set[int] = field(default_factory=set)
+    def __init__(self) -> None:
+        self.follows: dict[int, set[int]] = defaultdict(set)
+        self.blocks: set[tuple[int, int]] = set()
+        self.mutes: set[tuple[int, int]] = set()
+        self.author_of: dict[int, int] = {}
+        self.posts_by: dict[int, list[int]] = defaultdict(list)
+        self.captions: dict[int, str] = {}
+        self.deleted: set[int] = set()
 
-    def add_user(self, user: int) -> None:
-        self.follows.setdefault(user, set())
-
-    def may_follow(self, follower: int, followee: int) -> bool:
-        return follower != followee and not self.blocked(follower, followee)
-
-    def follow(self, follower: int, followee: int) -> None:
-        self.follows[follower].add(followee)
-
-    def unfollow(self, follower: int, followee: int) -> None:
-        self.follows[follower].discard(followee)
+    def post(self, author: int, post: int, caption: str = "") -> None:
+        self.author_of[post] = author
+        self.posts_by[author].append(post)
+        self.captions[post] = caption
 
     def block(self, blocker: int, blocked: int) -> None:
         self.blocks.add((blocker, blocked))
-        self.unfollow(blocker, blocked)
-        self.unfollow(blocked, blocker)
-
-    def unblock(self, blocker: int, blocked: int) -> None:
-        self.blocks.discard((blocker, blocked))
+        self.follows[blocker].discard(blocked)
+        self.follows[blocked].discard(blocker)
 
     def blocked(self, one: int, other: int) -> bool:
         return (one, other) in self.blocks or (other, one) in self.blocks
 
     def latest(self, viewer: int) -> list[int]:
-        """The viewer's LATEST feed: the newest FEED_CAPACITY of the timeline, hidden ones left out."""
+        """The viewer's LATEST feed: the newest FEED_CAPACITY of what they follow and wrote, hidden ones left out."""
         authors = {viewer, *self.follows[viewer]}
-        newest = sorted((post for post, author in self.posts.items() if author in authors), reverse=True)
-        return [post for post in newest[:FEED_CAPACITY] if self.shows(viewer, post)]
+        newest = heapq.nlargest(FEED_CAPACITY, (post for author in authors for post in self.posts_by[author]))
+        return [post for post in newest if self.shows(viewer, post)]
 
     def shows(self, viewer: int, post: int) -> bool:
-        author = self.posts[post]
+        author = self.author_of[post]
         if post in self.deleted:
             return False
         if author == viewer:
             return True
-        return (
-            author in self.follows[viewer] and not self.blocked(viewer, author) and (viewer, author) not in self.mutes
-        )
+        return author in self.follows[viewer] and not self.blocked(viewer, author) and (viewer, author) not in self.mutes
 
     def may_see(self, viewer: int, post: int) -> bool:
         """By id: follows and mutes do not matter."""
-        return post in self.posts and post not in self.deleted and not self.blocked(viewer, self.posts[post])
+        return post in self.author_of and post not in self.deleted and not self.blocked(viewer, self.author_of[post])
 
     def follower_count(self, user: int) -> int:
-        return sum(1 for followees in self.follows.values() if user in followees)
+        return sum(user in followees for followees in self.follows.values())

@@ -1,0 +1,92 @@
+"""Everyone's feed, paged to its end, against an independent model, on a real graph and on a made-up one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from feedmesh.feed.v1 import feed_pb2
+from feedmesh.post.v1 import post_internal_service_pb2 as post_pb
+from feedmesh.post.v1.post_internal_service_pb2_grpc import PostInternalServiceStub
+from feedmesh_cli.edge_list import read_edge_list
+from feedmesh_cli.loading import load
+from feedmesh_cli.mesh_file import Mesh
+from feedmesh_cli.world import World, as_world, make_world
+from foundation.rpc.channels import internal_channel
+from tests.kit.mesh import Client, running_mesh
+from tests.kit.reference import ReferenceWorld
+
+GRAPH = "FEEDMESH_TEST_GRAPH"
+
+
+async def loaded(
+    mesh: Mesh, client: Client, world: World
+) -> tuple[ReferenceWorld, list[int]]:
+    """The world in the mesh and in the model. Half of the viewers look before anybody posts, so their posts are pushed."""
+    names, follows = world.usernames, world.follows
+    authors = [post.author for post in world.posts]
+    await load(mesh, names, follows, [])
+    async with internal_channel(mesh.services["graph_svc"], mesh.internal_key) as channel:
+        from feedmesh.graph.v1 import graph_internal_service_pb2 as graph_pb
+        from feedmesh.graph.v1.graph_internal_service_pb2_grpc import GraphInternalServiceStub
+
+        stub = GraphInternalServiceStub(channel.grpc)
+        answer = await channel.call(stub.ResolveUsernames, graph_pb.ResolveUsernamesRequest(usernames=names), 10)
+    ids = list(answer.user_ids)
+    model = ReferenceWorld()
+    for follower, followee in follows.tolist():
+        model.follows[ids[follower]].add(ids[followee])
+    empty = await client.latest_of_all(ids[::2])
+    assert not any(empty.values())
+    async with internal_channel(mesh.services["post_svc"], mesh.internal_key) as channel:
+        posts = PostInternalServiceStub(channel.grpc)
+        for start in range(0, len(authors), 1_000):
+            batch = [ids[author] for author in authors[start : start + 1_000]]
+            request = post_pb.ImportPostsRequest(
+                posts=[post_pb.ImportedPost(author_id=author, caption=f"by {author}") for author in batch]
+            )
+            made = await channel.call(posts.ImportPosts, request, 60)
+            for author, post in zip(batch, made.post_ids, strict=True):
+                model.post(author, post)
+    await client.settled(timeout_s=240)
+    return model, ids
+
+
+async def compare(client: Client, model: ReferenceWorld, ids: list[int]) -> None:
+    feeds = await client.latest_of_all(ids)
+    wrong = [user for user in ids if feeds[user] != model.latest(user)]
+    assert not wrong, f"{len(wrong)} of {len(ids)} feeds differ, first {wrong[0]}"
+
+
+@pytest.mark.slow
+@pytest.mark.envoy
+@pytest.mark.timeout(600)
+async def test_a_real_graph_gets_exactly_the_newest_500(tmp_path: Path) -> None:
+    path = os.environ.get(GRAPH)
+    if not path or not Path(path).exists():
+        pytest.skip(f"no edge list: name one in {GRAPH}")
+    world = as_world(read_edge_list(Path(path), directed=False), posts_per_user=20)
+    with running_mesh(tmp_path / "mesh") as mesh:
+        client = Client(mesh)
+        model, ids = await loaded(mesh, client, world)
+        assert max(len(model.latest(user)) for user in ids) == 500
+        await compare(client, model, ids)
+        await client.close()
+
+
+@pytest.mark.slow
+@pytest.mark.envoy
+@pytest.mark.timeout(600)
+async def test_a_made_up_world_of_5000_gets_exactly_the_newest_500(tmp_path: Path) -> None:
+    world = make_world(users=5_000, seed=7)
+    with running_mesh(tmp_path / "mesh") as mesh:
+        client = Client(mesh)
+        model, ids = await loaded(mesh, client, world)
+        await compare(client, model, ids)
+        for user in ids[:50]:
+            pages = await client.pages(user, feed_pb2.RANKED, limit=37)
+            ranked = [post.post_id for page in pages for post in page.posts]
+            assert sorted(ranked, reverse=True) == model.latest(user), "RANKED shows the same posts in another order"
+        await client.close()

@@ -30,13 +30,13 @@ lint: $(DEV_DEPS) ## Style of the code and of the contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/buf lint
-	$(BIN)/buf format --diff --exit-code proto/feedmesh
+	$(BIN)/buf format --diff --exit-code --path proto/feedmesh
 
 .PHONY: fmt
 fmt: $(DEV_DEPS) ## Format code and contracts
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/buf format --write proto/feedmesh
+	$(BIN)/buf format --write --path proto/feedmesh
 
 .PHONY: types
 types: $(DEV_DEPS) ## mypy --strict
@@ -61,7 +61,7 @@ breaking: $(DEV_DEPS) ## Fail on a change of the contracts that breaks callers o
 	else echo "no branch main to compare the contracts with"; fi
 
 .PHONY: bench
-bench: $(DEV_DEPS) ## Measure (NAME=get_feed)
+bench: $(DEV_DEPS) ## Measure (NAME=feed)
 	$(BIN)/feedmesh bench $(NAME) $(ARGS)
 
 .PHONY: help
@@ -83,7 +83,7 @@ $(BIN)/uv:
 	exit 1
 
 $(RUN_DEPS): $(BIN)/uv pyproject.toml uv.lock
-	$(UV) sync --locked --inexact --no-dev
+	$(UV) sync --locked --inexact --no-dev --compile-bytecode
 	@touch $@
 
 $(DEV_DEPS): $(BIN)/uv pyproject.toml uv.lock

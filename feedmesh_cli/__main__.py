@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from feedmesh_cli.bench import bench
 from feedmesh_cli.failures import CliError, ExitCode
 
 app = typer.Typer(
@@ -62,6 +63,9 @@ def up(  # noqa: PLR0917 - each is an option of the command line
     json: Json = False,
     no_world: Annotated[bool, typer.Option("--no-world", help="Start a new mesh without users.")] = False,
     engine: Annotated[Engine, typer.Option(help="The gRPC server of the services.")] = Engine.NATIVE,
+    model: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Rank with this ONNX model. Default: the rule-based score.")
+    ] = None,
     bench_target: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Route /feedmesh.bench.Noop/ to this no-op service.")
     ] = "",
@@ -76,6 +80,7 @@ def up(  # noqa: PLR0917 - each is an option of the command line
         temporary=data is None or forget,
         port_base=port_base,
         engine=engine.value,
+        model=str(model.absolute()) if model else "",
         bench_target=bench_target,
     )
 
@@ -85,6 +90,7 @@ def up(  # noqa: PLR0917 - each is an option of the command line
     if detach:
         arguments = ["--profile", profile.value, "--engine", engine.value]
         arguments += ["--port-base", str(port_base)] if port_base is not None else []
+        arguments += ["--model", options.model] if options.model else []
         arguments += ["--bench-target", bench_target] if bench_target else []
         arguments += ["--no-world"] if no_world else []
         tell(asyncio.run(up_detached(options, arguments)))
@@ -209,6 +215,9 @@ def seed_world(
     from feedmesh_cli.world import make_world
 
     _load(running_mesh(data), make_world(users, seed=seed), json=json)
+
+
+app.command()(bench)
 
 
 def _load(mesh: Any, world: Any, *, json: bool) -> None:

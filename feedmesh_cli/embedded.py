@@ -108,7 +108,9 @@ async def all_services(config: EmbeddedConfig) -> AsyncIterator[Mapping[str, Ser
                 mesh=mesh("post_svc"), database_url=f"sqlite:///{data / 'posts.db'}", cursor_key=key
             )
         ),
-        "rank_svc": rank_svc.composition.compose(rank_svc.settings.Settings(mesh=mesh("rank_svc"))),
+        "rank_svc": rank_svc.composition.compose(
+            rank_svc.settings.Settings(mesh=mesh("rank_svc"), model_path=config.model_path)
+        ),
         "fanout_worker": fanout_worker.composition.compose(fanout_worker.settings.Settings(mesh=mesh("fanout_worker"))),
         "feed_svc": feed_svc.composition.compose(feed_svc.settings.Settings(mesh=mesh("feed_svc"), cursor_key=key)),
     }

@@ -30,6 +30,8 @@ class EmbeddedConfig:
     """Public keys of the token issuer."""
     engine: str
     """native or grpcio."""
+    model_path: str
+    """ONNX file that ranks; empty: the rule-based score."""
 
     def to_line(self) -> bytes:
         """One line of JSON."""

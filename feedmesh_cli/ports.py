@@ -35,7 +35,7 @@ def choose_ports(port_base: int | None) -> MeshPorts:
     names = [field.name for field in fields(MeshPorts)]
     if port_base is None:
         edge = DEFAULT_EDGE_PORT if is_free(DEFAULT_EDGE_PORT) else None
-        rest = _free_ports(len(names) - (edge is not None))
+        rest = free_ports(len(names) - (edge is not None))
         return MeshPorts(**dict(zip(names, ([edge] if edge else []) + rest, strict=True)))
     if not 1024 <= port_base <= 65_535 - PORTS_PER_MESH:
         raise CliError(
@@ -94,7 +94,7 @@ def _next_free_base(base: int) -> int:
     return DEFAULT_EDGE_PORT
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """All held open until the last is found, so that they differ."""
     probes = [socket.socket() for _ in range(count)]
     try:

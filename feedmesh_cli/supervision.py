@@ -49,6 +49,8 @@ class UpOptions:
     """Remove *data* at the end."""
     port_base: int | None = None
     engine: str = "native"
+    model: str = ""
+    """ONNX file that ranks; empty: the rule-based score."""
     bench_target: str = ""
     """ "host:port" of a no-op bench service to route to."""
 
@@ -136,6 +138,7 @@ async def _mesh(options: UpOptions, children: list[Child], report: Report) -> As
             cursor_key=keys.cursor_key,
             jwks_path=str(keys.jwks_path),
             engine=options.engine,
+            model_path=options.model,
         )
         await services.tell(config.to_line())
         await _ready(services, lambda: _answers(f"127.0.0.1:{ports.status}"), "feedmesh up --engine grpcio")

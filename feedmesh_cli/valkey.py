@@ -1,9 +1,10 @@
-"""A Valkey of our own: cluster mode with one node, nothing kept on disk, gone with its starter."""
+"""A Valkey of our own: cluster mode, one node unless told otherwise, nothing kept on disk, gone with its starter."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import hashlib
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from feedmesh_cli.children import Child, start_child, tail
 from feedmesh_cli.failures import CliError, ExitCode
 
 READY_WITHIN_S = 10.0
-LOOK_EVERY_S = 0.02
+LOOK_EVERY_S = 0.01
 SLOTS = 16_384
+HOST = "127.0.0.1"
 
 _Ask = Callable[..., Awaitable[Any]]
 
@@ -39,31 +41,34 @@ class ValkeyServer:
             raise RuntimeError("this Valkey was not started")
         return self._child
 
-    async def start(self, directory: Path, port: int) -> None:
-        """Serve on 127.0.0.1:*port* and take writes. Raises CliError with the end of its log."""
-        await self.launch(directory, port)
+    async def start(self, directory: Path, port: int, *, cluster: Sequence[int] = ()) -> None:
+        """Serve on 127.0.0.1:*port* and take writes. Raises CliError with the end of its log.
+
+        *cluster* has the ports of all nodes of its cluster, its own among them, each with an equal share of the slots.
+        """
+        await self.launch(directory, port, cluster=cluster)
         await self.writable()
 
-    async def launch(self, directory: Path, port: int) -> None:
-        """Answer on 127.0.0.1:*port* with all slots assigned; it refuses keys for two seconds more, see writable().
-
-        Raises CliError with the end of its log.
-        """
-        directory.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - once, before anything runs
-        # A configuration of an earlier life names a node that is gone.
-        (directory / "nodes.conf").unlink(missing_ok=True)
-        command = [
-            str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory),
-            "--save", "", "--appendonly", "no", "--cluster-enabled", "yes", "--cluster-require-full-coverage", "no",
-            "--cluster-port", "0" if port <= 55_535 else str(port - 10_000), "--daemonize", "no",
-        ]  # fmt: skip
+    async def launch(self, directory: Path, port: int, *, cluster: Sequence[int] = ()) -> None:
+        """Answer on 127.0.0.1:*port* with its slots assigned. Raises CliError with the end of its log."""
         self._port = port
+        _write_nodes(directory, port, cluster or (port,))
+        command = [
+            str(get_binary_path()), "--port", str(port), "--bind", HOST, "--dir", str(directory),
+            "--save", "", "--appendonly", "no", "--cluster-enabled", "yes", "--cluster-require-full-coverage", "no",
+            "--cluster-port", str(_bus_port(port)), "--cluster-node-timeout", "2000", "--daemonize", "no",
+        ]  # fmt: skip
         self._child = await start_child("valkey", command, directory / "valkey.log")
-        await self._until(self._has_slots)
+        await self._until(self._took_over)
 
     async def writable(self) -> None:
-        """Returns once it takes writes: a primary waits two seconds for others that may know better, even alone."""
+        """Returns once it takes writes."""
         await self._until(self._cluster_is_up)
+
+    async def stop(self) -> None:
+        """End it."""
+        if self._child is not None:
+            await self._child.stop(grace_s=2.0)
 
     async def _until(self, holds: Callable[[_Ask], Awaitable[bool]]) -> None:
         try:
@@ -81,21 +86,16 @@ class ValkeyServer:
     def _not_started(self, how: str) -> CliError:
         return CliError(
             f"Valkey did not start: {how}",
-            where=f"127.0.0.1:{self._port}",
+            where=f"{HOST}:{self._port}",
             cause="the port, or that plus 10,000 for its cluster bus, may be taken by another program",
             next_step="feedmesh up --port-base N with another N",
             code=ExitCode.UNHEALTHY,
             detail=tail(self.child.log),
         )
 
-    async def stop(self) -> None:
-        """End it."""
-        if self._child is not None:
-            await self._child.stop(grace_s=2.0)
-
     async def _answers(self, holds: Callable[[_Ask], Awaitable[bool]]) -> bool:
         try:
-            reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+            reader, writer = await asyncio.open_connection(HOST, self._port)
         except OSError:
             return False
         parser = hiredis.Reader()
@@ -110,17 +110,54 @@ class ValkeyServer:
             return reply
 
         try:
-            return await holds(ask)
-        except OSError:
+            # Another server may hold the port while ours is about to fail on it: that one is none of our business.
+            server = await ask("INFO", "server")
+            return isinstance(server, bytes) and b"process_id:%d\r" % self.pid in server and await holds(ask)
+        except (OSError, hiredis.ProtocolError):
             return False
         finally:
             writer.close()
 
     @staticmethod
-    async def _has_slots(ask: _Ask) -> bool:
-        reply: object = await ask("CLUSTER", "ADDSLOTSRANGE", "0", str(SLOTS - 1))
-        return reply == b"OK"
+    async def _took_over(ask: _Ask) -> bool:
+        role = await ask("ROLE")
+        if role[0] == b"master":
+            return True
+        await ask("CLUSTER", "FAILOVER", "TAKEOVER")
+        return False
 
-    @staticmethod
-    async def _cluster_is_up(ask: _Ask) -> bool:
+    async def _cluster_is_up(self, ask: _Ask) -> bool:
+        await ask("CLUSTER", "FORGET", _predecessor(self._port))
         return b"cluster_state:ok" in await ask("CLUSTER", "INFO")
+
+
+def _bus_port(port: int) -> int:
+    return port + 10_000 if port <= 55_535 else port - 10_000
+
+
+def _node(port: int) -> str:
+    return hashlib.sha1(b"node %d" % port, usedforsecurity=False).hexdigest()
+
+
+def _predecessor(port: int) -> str:
+    return hashlib.sha1(b"predecessor %d" % port, usedforsecurity=False).hexdigest()
+
+
+def _write_nodes(directory: Path, port: int, cluster: Sequence[int]) -> None:
+    """The node's idea of its cluster: a replica of a primary that never was and has the slots.
+
+    A primary refuses keys for its first two seconds, in case others know better. A replica that takes over does not
+    wait, and with nobody to copy from it is as empty as a new primary.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for place, peer in enumerate(cluster):
+        address = f"{HOST}:{peer}@{_bus_port(peer)}"
+        slots = f"{place * SLOTS // len(cluster)}-{(place + 1) * SLOTS // len(cluster) - 1}"
+        if peer == port:
+            lines.append(f"{_node(peer)} {address} myself,slave {_predecessor(peer)} 0 0 0 connected")
+            lines.append(f"{_predecessor(peer)} {HOST}:1@1 master - 0 0 0 connected {slots}")
+        else:
+            lines.append(f"{_node(peer)} {address} master - 0 0 {place + 1} connected {slots}")
+    lines.append(f"vars currentEpoch {len(cluster)} lastVoteEpoch 0\n")
+    (directory / "nodes.conf").write_text("\n".join(lines))

@@ -1,5 +1,5 @@
 """Fixtures of the kit, for every test."""
 
-from tests.kit.valkey import redis, valkey
+from tests.kit.valkey import redis, valkey, valkey_cluster, valkeys
 
-__all__ = ["redis", "valkey"]
+__all__ = ["redis", "valkey", "valkey_cluster", "valkeys"]

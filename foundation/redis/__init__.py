@@ -1,1 +1,1 @@
-"""Redis or Valkey, always by the cluster protocol: a multiplexed client for the hot path, scripts, versioned records."""
+"""Redis or Valkey, by the cluster protocol only: a multiplexed client for the hot path, scripts, versioned records."""

@@ -12,18 +12,26 @@ from foundation.errors import Unavailable
 
 MAX_PENDING = 4_096
 """Batches in flight on one connection; one more is refused."""
+TICK_S = 0.02
+"""How coarse timeouts are: one timer per connection looks at all batches, instead of a timer per batch."""
+HANG_UP_S = 1.0
+"""A node that owes replies and sent nothing for so long gets a new connection: the path to it may be gone."""
+
+Outcome = list[Any] | Unavailable
+"""The replies of a batch (error replies are values), or why there are none. Failures are results, not exceptions: a
+batch whose caller was cancelled has nobody to retrieve an exception."""
 
 
 class Batch:
     """Commands written together, and the future of their replies."""
 
-    __slots__ = ("count", "future", "replies", "sent_at")
+    __slots__ = ("count", "deadline", "future", "replies")
 
-    def __init__(self, future: asyncio.Future[list[Any]], count: int, sent_at: float) -> None:
+    def __init__(self, future: asyncio.Future[Outcome], count: int, deadline: float) -> None:
         self.future = future
         self.count = count
+        self.deadline = deadline
         self.replies: list[Any] = []
-        self.sent_at = sent_at
 
 
 class Connection(asyncio.Protocol):
@@ -40,37 +48,51 @@ class Connection(asyncio.Protocol):
         self._pending: deque[Batch] = deque()
         self._out: list[bytes] = []
         self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = 0.0
+        self._excused = False
+        self._heard_at = 0.0
 
     @property
     def usable(self) -> bool:
         """Connected, as far as is known."""
         return self._transport is not None and not self._transport.is_closing()
 
+    @property
+    def idle(self) -> bool:
+        """Nothing is in flight."""
+        return not self._pending
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]
+        self._transport = transport  # type: ignore[assignment] # asyncio hands a Transport to a Protocol
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
         self._transport = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         pending, self._pending = self._pending, deque()
         for batch in pending:
             if not batch.future.done():
-                batch.future.set_exception(self._silent("lost its connection"))
+                batch.future.set_result(self._silent("lost its connection"))
 
-    def send(self, packed: bytes, count: int, timeout_s: float) -> asyncio.Future[list[Any]]:
-        """Write *count* packed commands; the future brings as many replies, error replies as values.
+    def send(self, packed: bytes, count: int, deadline: float) -> asyncio.Future[Outcome]:
+        """Write *count* packed commands to a usable connection; the future brings as many replies, or Unavailable.
 
-        It fails with Unavailable after *timeout_s* or when the connection is lost.
+        It is Unavailable from *deadline* on (loop time, up to TICK_S later), and when the connection is lost.
         """
-        if len(self._pending) >= MAX_PENDING:
-            raise self._silent("has too many commands in flight")
-        future: asyncio.Future[list[Any]] = self._loop.create_future()
-        batch = Batch(future, count, self._loop.time())
-        self._pending.append(batch)
+        future: asyncio.Future[Outcome] = self._loop.create_future()
+        if len(self._pending) >= MAX_PENDING or self._transport is None:
+            future.set_result(self._silent("has too many commands in flight"))
+            return future
+        if not self._pending:
+            self._heard_at = self._loop.time()  # it owed nothing until now
+            if self._timer is None:
+                self._watch(TICK_S)
+        self._pending.append(Batch(future, count, deadline))
         if not self._out:
             self._loop.call_soon(self._flush)
         self._out.append(packed)
-        timer = self._loop.call_later(timeout_s, self._expire, batch)
-        future.add_done_callback(lambda _: timer.cancel())
         return future
 
     def close(self) -> None:
@@ -78,33 +100,52 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def data_received(self, data: bytes) -> None:
+        self._heard_at = self._loop.time()
+        gets = self._reader.gets
+        try:
+            self._reader.feed(data)
+            while self._pending:
+                batch = self._pending[0]
+                replies = batch.replies
+                while len(replies) < batch.count:
+                    reply = gets()
+                    if reply is False:
+                        return
+                    replies.append(reply)
+                self._pending.popleft()
+                if not batch.future.done():
+                    batch.future.set_result(replies)
+        except hiredis.ProtocolError:
+            self.close()  # what follows cannot be told apart any more
+
     def _flush(self) -> None:
         out, self._out = self._out, []
         if self._transport is not None:
             self._transport.write(b"".join(out))
 
-    def _expire(self, batch: Batch) -> None:
-        if batch.future.done():
-            return
-        batch.future.set_exception(self._silent("did not answer in time"))
-        if self._pending and self._pending[0] is batch and not batch.replies:
-            # The oldest batch got not one reply: a new connection recovers sooner than this one.
-            self.close()
+    def _watch(self, delay_s: float) -> None:
+        self._timer_due = self._loop.time() + delay_s
+        self._timer = self._loop.call_later(delay_s, self._tick)
 
-    def data_received(self, data: bytes) -> None:
-        self._reader.feed(data)
-        gets = self._reader.gets
-        while self._pending:
-            batch = self._pending[0]
-            replies = batch.replies
-            while len(replies) < batch.count:
-                reply = gets()
-                if reply is False:
-                    return
-                replies.append(reply)
-            self._pending.popleft()
-            if not batch.future.done():
-                batch.future.set_result(replies)
+    def _tick(self) -> None:
+        self._timer = None
+        if not self._pending:
+            return
+        now = self._loop.time()
+        if now - self._timer_due > TICK_S and not self._excused:
+            # This process was busy, not the node: read what waits in the socket before giving anybody up.
+            self._excused = True
+            self._watch(0.001)
+            return
+        self._excused = False
+        for batch in self._pending:
+            if batch.deadline <= now and not batch.future.done():
+                batch.future.set_result(self._silent("did not answer in time"))
+        if now - self._heard_at > HANG_UP_S and self._pending[0].deadline <= now:
+            self.close()
+        else:
+            self._watch(TICK_S)
 
     def _silent(self, what: str) -> Unavailable:
         return Unavailable("CACHE_UNAVAILABLE", f"the cache node {self._name} {what}", node=self._name)

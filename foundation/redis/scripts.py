@@ -1,10 +1,16 @@
-"""Lua scripts: files beside the code that runs them."""
+"""Lua scripts: files beside the code that runs them.
+
+Every script here takes `#common, the common arguments, then the items one after the other`, keys among the arguments
+(`#!lua flags=allow-cross-slot-keys`), runs single-key commands only, and answers one status per item.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
 from importlib import resources
+
+Argument = str | bytes | int
 
 
 @dataclass(slots=True, frozen=True)
@@ -15,8 +21,25 @@ class Script:
     source: bytes
     sha: str
 
+    def on(self, item: tuple[Argument, ...], common: tuple[Argument, ...] = ()) -> tuple[Argument, ...]:
+        """The command that runs it on one *item*, its key declared: it is routed, redirected and pipelined as any.
+
+        Its reply is a list of one status.
+        """
+        return ("EVALSHA", self.sha, 1, item[0], len(common), *common, *item)
+
+
+_loaded: dict[str, Script] = {}
+
 
 def load_script(package: str, name: str) -> Script:
     """The script lua/<name>.lua of *package*."""
     source = resources.files(package).joinpath("lua", f"{name}.lua").read_bytes()
-    return Script(name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
+    script = Script(name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
+    _loaded[script.sha] = script
+    return script
+
+
+def loaded_script(sha: str) -> Script | None:
+    """The script of that name, if this process loaded it: a server that restarted has forgotten them all."""
+    return _loaded.get(sha)

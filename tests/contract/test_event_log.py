@@ -156,6 +156,16 @@ async def test_no_append_is_slept_through(log: EventLog, monkeypatch: pytest.Mon
     assert all(numbers == list(range(count)) for numbers in seen.values())
 
 
+async def test_an_append_during_the_look_is_not_slept_through(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sql_log, "LOOK_AGAIN_S", 60.0)
+    for n in range(20):
+        polling = asyncio.create_task(poll(log, wait_s=30))
+        appending = asyncio.create_task(log.append([event(n)]))
+        async with asyncio.timeout(5):
+            assert numbers(await polling) == [n]
+            await appending
+
+
 async def test_concurrent_appends_are_each_read_once(log: EventLog) -> None:
     await asyncio.gather(*(log.append([event(n, key=n), event(n + 1000, key=n)]) for n in range(100)))
     seen = numbers(await poll(log))
@@ -187,7 +197,7 @@ async def test_rewind_reads_again_what_is_not_committed(log: EventLog) -> None:
 async def test_a_commit_covers_all_before_it(log: EventLog) -> None:
     await log.append([event(n) for n in range(5)])
     records = await poll(log)
-    await log.commit(GROUP, records[2:4])
+    await log.commit(GROUP, [records[3], records[2]])
     await log.rewind(GROUP, [POSTS_CREATED])
     assert numbers(await poll(log)) == [4]
 

@@ -1,16 +1,22 @@
-"""A real Valkey for tests: one per run, emptied for each test."""
+"""Real Valkeys for tests: one per run, emptied for each test, and clusters whose nodes may die."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 
+from feedmesh_cli.failures import CliError
 from feedmesh_cli.valkey import ValkeyServer
 from foundation.redis.client import RedisCluster, connect
+
+T = TypeVar("T")
+TRIES = 5
 
 
 def free_port() -> int:
@@ -19,21 +25,92 @@ def free_port() -> int:
         return int(listening.getsockname()[1])
 
 
+class Valkeys:
+    """Starts servers from a thread with a loop of its own: they die with the thread that started them."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5)
+        self._loop.close()
+
+
+class ValkeyCluster:
+    """Nodes with equal shares of the slots, in the order of *ports*."""
+
+    def __init__(self, valkeys: Valkeys, directory: Path, nodes: int) -> None:
+        self._valkeys = valkeys
+        self._directory = directory
+        for chance in range(TRIES):
+            self.ports = [free_port() for _ in range(nodes)]
+            self._servers = [ValkeyServer() for _ in range(nodes)]
+            try:
+                for place in range(nodes):
+                    self._start(place)
+                return
+            except CliError:  # somebody took a port, or the one of the cluster bus
+                self.stop()
+                if chance == TRIES - 1:
+                    raise
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        return [("127.0.0.1", port) for port in self.ports]
+
+    def pid(self, place: int) -> int:
+        return self._servers[place].pid
+
+    def kill(self, place: int) -> None:
+        self._valkeys.call(self._killed(place))
+
+    def revive(self, place: int) -> None:
+        """The node is back, empty."""
+        self._servers[place] = ValkeyServer()
+        self._start(place)
+
+    def stop(self) -> None:
+        for server in self._servers:
+            self._valkeys.call(server.stop())
+
+    def _start(self, place: int) -> None:
+        port = self.ports[place]
+        self._valkeys.call(self._servers[place].start(self._directory / str(port), port, cluster=self.ports))
+
+    async def _killed(self, place: int) -> None:
+        child = self._servers[place].child
+        child.kill()
+        await child.wait()
+
+
 @pytest.fixture(scope="session")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of the run's Valkey. Its owner is a loop on a thread of its own, alive as long as the run."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    server = ValkeyServer()
-    port = free_port()
-    directory = tmp_path_factory.mktemp("valkey")
-    asyncio.run_coroutine_threadsafe(server.start(directory, port), loop).result(20)
-    yield port
-    asyncio.run_coroutine_threadsafe(server.stop(), loop).result(10)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(5)
-    loop.close()
+def valkeys() -> Iterator[Valkeys]:
+    """The owner of the run's servers, alive as long as the run."""
+    owner = Valkeys()
+    yield owner
+    owner.close()
+
+
+@pytest.fixture(scope="session")
+def valkey(valkeys: Valkeys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of the run's Valkey: cluster mode, one node."""
+    cluster = ValkeyCluster(valkeys, tmp_path_factory.mktemp("valkey"), 1)
+    yield cluster.ports[0]
+    cluster.stop()
+
+
+@pytest.fixture
+def valkey_cluster(valkeys: Valkeys, tmp_path: Path) -> Iterator[ValkeyCluster]:
+    """Three nodes of this test's own."""
+    cluster = ValkeyCluster(valkeys, tmp_path, 3)
+    yield cluster
+    cluster.stop()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 -- A timeline: ids strictly descending, then the floor; while it is rebuilt the last element is !token:floor.
 -- Ids are decimal text: longer is greater, equal lengths compare as bytes. Never tonumber: it would round.
 local capacity, slack = tonumber(ARGV[2]), tonumber(ARGV[3])
-local WALK = 32
+local NEAR = 16
 
 local function greater(a, b)
   if #a ~= #b then
@@ -19,6 +19,7 @@ local function plain(element)
   return element
 end
 
+-- Back to capacity ids: the greatest one dropped is the new floor.
 local function trim(key)
   local floor = redis.call('LINDEX', key, capacity)
   local building = string.match(redis.call('LINDEX', key, -1), '^!%w+:') or ''
@@ -26,35 +27,42 @@ local function trim(key)
   redis.call('RPUSH', key, building .. floor)
 end
 
+-- The first element that is not greater than id; there is one, the floor.
+local function successor(key, id)
+  local near = redis.call('LRANGE', key, 0, NEAR - 1)
+  for at = 1, #near do
+    if not greater(plain(near[at]), id) then
+      return near[at]
+    end
+  end
+  -- Not near the head, as when a follow is backfilled: halve what is left, it is sorted.
+  local low, high = #near, redis.call('LLEN', key) - 1
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if greater(plain(redis.call('LINDEX', key, middle)), id) then
+      low = middle + 1
+    else
+      high = middle
+    end
+  end
+  return redis.call('LINDEX', key, low)
+end
+
 local function insert(key, id, head)
+  local length
   if greater(id, plain(head)) then
-    if redis.call('LPUSH', key, id) > capacity + slack + 1 then
-      trim(key)
-    end
-    return
-  end
-  if not greater(id, plain(redis.call('LINDEX', key, -1))) then
-    return
-  end
-  local start = 0
-  while true do
-    local chunk = redis.call('LRANGE', key, start, start + WALK - 1)
-    for _, element in ipairs(chunk) do
-      local at = plain(element)
-      if at == id then
-        return
-      end
-      if greater(id, at) then
-        if redis.call('LINSERT', key, 'BEFORE', element, id) > capacity + slack + 1 then
-          trim(key)
-        end
-        return
-      end
-    end
-    if #chunk < WALK then
+    length = redis.call('LPUSH', key, id)
+  elseif greater(id, plain(redis.call('LINDEX', key, -1))) then
+    local next = successor(key, id)
+    if next == id then
       return
     end
-    start = start + WALK
+    length = redis.call('LINSERT', key, 'BEFORE', next, id)
+  else
+    return
+  end
+  if length > capacity + slack + 1 then
+    trim(key)
   end
 end
 

@@ -233,13 +233,16 @@ async def test_a_write_given_up_before_it_began_has_no_effect(database: Database
 
 
 async def test_a_write_given_up_after_it_began_may_take_effect(on_disk: Database) -> None:
+    gate = Gate()
+
     def slowly(connection: Connection) -> None:
-        time.sleep(0.1)
+        gate(connection)
         adding("ana")(connection)
 
     with pytest.raises(DeadlineExceeded):
         await on_disk.write(slowly, timeout_s=0.02)
     assert await names(on_disk) == []
+    gate.opened.set()
     await eventually(lambda: names(on_disk), timeout_s=5)
 
 
@@ -252,10 +255,12 @@ async def test_heavy_works_keep_their_order_and_answer_early(on_disk: Database) 
         return work
 
     writes = [asyncio.create_task(on_disk.write(heavy(name))) for name in "abcdef"]
+    await asyncio.sleep(0.02)
+    writes.append(asyncio.create_task(on_disk.write(heavy("g"))))
     await writes[0]
     assert not writes[-1].done()
     await asyncio.gather(*writes)
-    assert await names(on_disk) == list("abcdef")
+    assert await names(on_disk) == list("abcdefg")
 
 
 async def test_a_read_sees_one_snapshot(on_disk: Database) -> None:

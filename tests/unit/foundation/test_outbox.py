@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-import time
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -102,13 +102,15 @@ class Life:
         """The write takes effect after its writer has given up."""
         id_ = self.ids.next()
         work = self.row(id_)
+        given_up = threading.Event()
 
         def slowly(connection: Connection) -> None:
-            time.sleep(0.03)
+            assert given_up.wait(10)
             work(connection)
 
         with pytest.raises(DeadlineExceeded), self.publisher.writing(id_):
             await self.store.write(slowly, timeout_s=0.005)
+        given_up.set()
         await eventually(lambda: self.is_stored(id_))
         return id_
 
@@ -145,6 +147,17 @@ async def live(path: Path, clock: HandClock, *, worker: int = 1) -> AsyncIterato
         ids = Snowflakes(clock, worker=worker)
         publisher = Publisher(log, outbox, clock, worker=worker, sweep_every_s=0.05)
         yield Life(clock, store, log_store, log, outbox, ids, publisher)
+
+
+@asynccontextmanager
+async def publishing(life: Life) -> AsyncIterator[None]:
+    """Publishes, and sweeps only where the test says so."""
+    task = asyncio.create_task(life.publisher._publish_forever())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 @pytest.fixture
@@ -198,6 +211,27 @@ async def test_a_crash_between_row_and_publish_is_repaired_at_the_next_start(tmp
         assert await second.published() == {}
         assert await second.publisher.sweep() == 1
         assert await second.published() == dict.fromkeys(ids, 1)
+        # The second life may still write into this slot.
+        assert await second.unmarked() == [slot_key(ids[0])]
+
+
+async def test_a_start_during_an_outage_forgets_nothing(tmp_path: Path, clock: HandClock) -> None:
+    async with live(tmp_path, clock) as first:
+        lost = first.ids.next()
+        await first.write(lost)
+    clock.ms += 5
+    async with live(tmp_path, clock) as second:
+        await second.hide_the_log()
+        with pytest.raises(Unavailable):
+            await second.publisher.sweep()
+        await second.show_the_log()
+        async with second.publisher.running():
+            mine = await second.create()
+            await second.publisher.flush()
+        clock.ms += CLOSED_MS
+        await second.publisher.sweep()
+        assert set(await second.published()) == {lost, mine}
+        assert await second.unmarked() == []
 
 
 async def test_a_slot_shared_by_two_lives_is_not_marked_on_the_word_of_the_second(
@@ -237,9 +271,12 @@ async def test_what_a_vanished_worker_left_is_published_by_another_once_closed(
         await vanished.write(id_)
     async with live(tmp_path, clock, worker=2) as other:
         assert await other.publisher.sweep() == 0
+        async with other.publisher.running():
+            mine = await other.create()
+            await other.publisher.flush()
         clock.ms += CLOSED_MS
         assert await other.publisher.sweep() == 1
-        assert await other.published() == {id_: 1}
+        assert await other.published() == {id_: 1, mine: 1}
         assert await other.unmarked() == []
 
 
@@ -269,9 +306,11 @@ async def test_a_slot_with_a_write_of_unknown_outcome_is_published_again_before_
 async def test_a_cancelled_write_is_published_again_before_the_mark(life: Life) -> None:
     id_ = life.ids.next()
     work = life.row(id_)
+    begun, given_up = threading.Event(), threading.Event()
 
     def slowly(connection: Connection) -> None:
-        time.sleep(0.05)
+        begun.set()
+        assert given_up.wait(10)
         work(connection)
 
     async def write() -> None:
@@ -281,9 +320,10 @@ async def test_a_cancelled_write_is_published_again_before_the_mark(life: Life) 
     async with life.publisher.running():
         await life.create()
         writing = asyncio.create_task(write())
-        await asyncio.sleep(0.02)
+        assert await asyncio.to_thread(begun.wait, 10)
         writing.cancel()
         await asyncio.gather(writing, return_exceptions=True)
+        given_up.set()
         await life.publisher.flush()
     await eventually(lambda: life.is_stored(id_))
     life.clock.ms += CLOSED_MS
@@ -304,6 +344,20 @@ async def test_a_slot_is_not_marked_while_a_write_into_it_is_in_flight(life: Lif
     # Its process dies here, before it published.
     assert await life.publisher.sweep() == 1
     assert (await life.published())[late] == 1
+
+
+async def test_an_unknown_outcome_is_remembered_through_a_sweep_during_the_write(life: Life) -> None:
+    slow, quick = life.ids.next(), life.ids.next()
+    async with publishing(life):
+        with pytest.raises(LookupError), life.publisher.writing(slow):
+            life.clock.ms += CLOSED_MS
+            await life.publisher.sweep()
+            life.publisher.publish(quick, await life.write(quick))
+            await life.publisher.flush()
+            await life.store.write(life.row(slow))
+            raise LookupError
+    await life.publisher.sweep()
+    assert (await life.published())[slow] == 1
 
 
 async def test_a_write_that_nobody_published_is_swept(life: Life) -> None:
@@ -489,11 +543,8 @@ async def _live_through(steps: list[str]) -> None:
         remaining = list(steps)
         stored: set[int] = set()
         while remaining:
-            async with live(Path(directory), clock) as life:
-                publishing = asyncio.create_task(life.publisher._publish_forever())
+            async with live(Path(directory), clock) as life, publishing(life):
                 await _one_life(life, remaining, stored)
-                publishing.cancel()
-                await asyncio.gather(publishing, return_exceptions=True)
             clock.ms += 1
         clock.ms += CLOSED_MS
         async with live(Path(directory), clock) as last:

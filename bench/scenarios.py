@@ -1,0 +1,105 @@
+"""What `feedmesh bench NAME` measures. Capacity comes from a closed loop, latency from an open loop at 60 % of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.figures import Figure, figure
+from bench.testbed import CREATE_POST, GET_FEED, NOOP, Tell, Testbed
+from feedmesh.feed.v1 import feed_pb2
+from feedmesh.feed.v1 import feed_service_pb2 as feed_pb
+from feedmesh.post.v1 import post_service_pb2 as post_pb
+
+IN_FLIGHT = 16
+STEADY = 0.6
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One benchmark."""
+
+    about: str
+    run: Callable[[Testbed, float, Tell], Awaitable[list[Figure]]]
+
+
+async def _capacity(bed: Testbed, path: str, requests: Sequence[dict[str, str]], seconds: float) -> dict[str, Any]:
+    return await bed.generate(path, requests, mode="closed", in_flight=IN_FLIGHT, seconds=seconds)
+
+
+async def _ceiling(bed: Testbed, seconds: float) -> dict[str, Any]:
+    return await _capacity(bed, NOOP, bed.requests([b""] * len(bed.tokens)), seconds)
+
+
+def _shown(name: str, result: dict[str, Any], ceiling: float | None) -> list[Figure]:
+    """Rate, failures and the CPU of each process."""
+    figures = [
+        figure(name, result["rate"], "requests/s", ceiling=ceiling),
+        figure(f"{name}_failed", result["failed"] + result["rejected"], "requests"),
+        figure(f"{name}_cpu_generator", result["generator_us"], "µs/request"),
+    ]
+    figures += [
+        figure(f"{name}_cpu_{process}", used, "µs/request")
+        for process, used in result["cpu_us"].items()
+        if process != "supervisor"
+    ]
+    return figures
+
+
+async def bench_ceiling(bed: Testbed, seconds: float, tell: Tell) -> list[Figure]:
+    """The no-op through Envoy."""
+    tell(f"ceiling: a no-op that answers {bed.answer_bytes} bytes")
+    return _shown("ceiling", await _ceiling(bed, seconds), None)
+
+
+async def bench_feed(bed: Testbed, seconds: float, tell: Tell) -> list[Figure]:
+    """First page, later page, LATEST, and the latency of a first page at a steady load."""
+    tell(f"ceiling: a no-op that answers {bed.answer_bytes} bytes")
+    noop = await _ceiling(bed, seconds)
+    figures = _shown("ceiling", noop, None)
+    figures.append(figure("answer_bytes", bed.answer_bytes, "bytes"))
+    readers = len(bed.tokens)
+    first_body = feed_pb.GetFeedRequest(limit=20).SerializeToString()
+    latest_body = feed_pb.GetFeedRequest(limit=20, mode=feed_pb2.LATEST).SerializeToString()
+    later_bodies = [feed_pb.GetFeedRequest(limit=20, cursor=cursor).SerializeToString() for cursor in bed.later_cursors]
+    # Later pages come first: first pages make sessions of their own, and three push the measured cursors out.
+    tell("later page")
+    later = await _capacity(bed, GET_FEED, bed.requests(later_bodies), seconds)
+    figures += _shown("later_page", later, noop["rate"])
+    tell("LATEST, first page")
+    latest = await _capacity(bed, GET_FEED, bed.requests([latest_body] * readers), seconds)
+    figures += _shown("latest_page", latest, noop["rate"])
+    tell("RANKED, first page")
+    requests = bed.requests([first_body] * readers)
+    first = await _capacity(bed, GET_FEED, requests, seconds)
+    figures += _shown("first_page", first, noop["rate"])
+    rate = first["rate"] * STEADY
+    tell(f"RANKED, first page, open loop at {rate:.0f}/s")
+    steady = await bed.generate(GET_FEED, requests, mode="open", rate=rate, seconds=seconds * 2)
+    figures += [
+        figure("first_page_steady", steady["rate"], "requests/s", ceiling=rate),
+        figure("first_page_steady_failed", steady["failed"] + steady["rejected"], "requests"),
+        figure("first_page_p50", steady["p50_ms"], "ms"),
+        figure("first_page_p99", steady["p99_ms"], "ms"),
+    ]
+    return figures
+
+
+async def bench_post(bed: Testbed, seconds: float, tell: Tell) -> list[Figure]:
+    """CreatePost by authors with 20 followers, acknowledged."""
+    tell("ceiling")
+    noop = await _ceiling(bed, seconds)
+    figures = _shown("ceiling", noop, None)
+    body = post_pb.CreatePostRequest(caption="a post of the bench " * 10, hashtags=["bench"]).SerializeToString()
+    requests = bed.requests([body] * len(bed.writer_tokens), bed.writer_tokens)
+    tell("CreatePost")
+    created = await bed.generate(CREATE_POST, requests, mode="closed", in_flight=64, seconds=seconds)
+    return figures + _shown("create_post", created, noop["rate"])
+
+
+BENCHES = {
+    "ceiling": Bench("a no-op of the size of a first page, through Envoy", bench_ceiling),
+    "feed": Bench("GetFeed: first page, later page, LATEST, latency at 60 % load", bench_feed),
+    "post": Bench("CreatePost acknowledged, authors with 20 followers", bench_post),
+}

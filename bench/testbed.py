@@ -1,0 +1,179 @@
+"""A mesh to measure: embedded, with the reference model, a world of full feeds, and the no-op behind the same Envoy."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from grpc import aio
+
+from bench import reference_model
+from feedmesh.feed.v1 import feed_pb2
+from feedmesh.feed.v1 import feed_service_pb2 as feed_pb
+from feedmesh.feed.v1.feed_service_pb2_grpc import FeedServiceStub
+from feedmesh.graph.v1 import graph_internal_service_pb2 as graph_pb
+from feedmesh.graph.v1.graph_internal_service_pb2_grpc import GraphInternalServiceStub
+from feedmesh_cli.children import start_child
+from feedmesh_cli.loading import load
+from feedmesh_cli.mesh_file import Mesh, load_mesh
+from feedmesh_cli.ports import free_ports
+from feedmesh_cli.world import MadeUpPost
+from foundation.model.clock import SystemClock
+from foundation.rpc.channels import internal_channel
+from foundation.rpc.tokens import DevIssuer
+
+GET_FEED = "/feedmesh.feed.v1.FeedService/GetFeed"
+CREATE_POST = "/feedmesh.post.v1.PostService/CreatePost"
+NOOP = "/feedmesh.bench.Noop/Get"
+POSTS_PER_USER = 5
+CAPTION_CHARACTERS = 880
+"""Makes a card of 1 KB (seed section 3)."""
+WRITERS = 200
+FOLLOWERS_PER_WRITER = 20
+AT_ONCE = 16
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Testbed:
+    """A mesh that was loaded and warmed."""
+
+    mesh: Mesh
+    tokens: Sequence[str]
+    """Of the readers."""
+    writer_tokens: Sequence[str]
+    later_cursors: Sequence[str]
+    """Each reader's cursor of the second RANKED page."""
+    answer_bytes: int
+    """Mean size of a first page."""
+
+    def requests(self, bodies: Sequence[bytes], tokens: Sequence[str] | None = None) -> list[dict[str, str]]:
+        """A plan's requests: one per token."""
+        return [
+            {"token": token, "body": base64.b64encode(body).decode()}
+            for token, body in zip(tokens or self.tokens, bodies, strict=True)
+        ]
+
+    async def generate(self, path: str, requests: Sequence[dict[str, str]], **plan: Any) -> dict[str, Any]:
+        """Run the generator; its result, with the CPU µs per request of each process of the mesh."""
+        whole = {"address": self.mesh.edge_address, "path": path, "requests": list(requests), **plan}
+        before = self._cpu()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "bench.loadgen", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        )
+        limit = plan["seconds"] + plan.get("warmup_s", 1.0) + 60
+        async with asyncio.timeout(limit):
+            output, _ = await process.communicate(json.dumps(whole).encode())
+        after = self._cpu()
+        result: dict[str, Any] = json.loads(output)
+        result["cpu_us"] = {name: (after[name] - before[name]) * 1e6 / max(1, result["sent"]) for name in before}
+        return result
+
+    def _cpu(self) -> dict[str, float]:
+        used = {}
+        for name, process in self.mesh.processes.items():
+            times = psutil.Process(process.pid).cpu_times()
+            used[name] = times.user + times.system
+        return used
+
+
+@asynccontextmanager
+async def testbed(*, users: int, follows: int, tell: Tell) -> AsyncIterator[Testbed]:
+    """A mesh with *users* readers who each follow *follows* others, all feeds full and read once."""
+    async with AsyncExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="feedmesh-bench-")))
+        model = scratch / "reference.onnx"
+        tell("building the reference model")
+        reference_model.build(model)
+        (noop_port,) = free_ports(1)
+        data = scratch / "mesh"
+        tell("starting the mesh")
+        mesh = _start_mesh(data, model, noop_port)
+        stack.callback(_stop_mesh, data)
+        tell(f"loading {users} readers who follow {follows} each, {users * POSTS_PER_USER} posts, {WRITERS} writers")
+        names, pairs, posts = _world(users, follows)
+        await load(mesh, names, pairs, posts)
+        ids = await _ids(mesh, names)
+        issuer = DevIssuer.load_or_create(data / "keys")
+        now_s = SystemClock().now_ms() // 1000
+        tokens = [issuer.mint(user_id, name, now_s=now_s) for user_id, name in zip(ids, names, strict=True)]
+        tell("reading every feed once")
+        cursors, size = await _warm(mesh, tokens[:users])
+        noop = await start_child(
+            "noop", [sys.executable, "-m", "bench.noop", str(noop_port), str(size)], scratch / "noop.log"
+        )
+        stack.push_async_callback(noop.stop, grace_s=2.0)
+        await asyncio.sleep(5.0)  # Envoy's health check finds it
+        yield Testbed(mesh, tokens[:users], tokens[users:], cursors, size)
+
+
+def _start_mesh(data: Path, model: Path, noop_port: int) -> Mesh:
+    command = [sys.executable, "-m", "feedmesh_cli", "up", "--detach", "--json", "--no-world", "--data", str(data)]
+    command += ["--model", str(model), "--bench-target", f"127.0.0.1:{noop_port}"]
+    started = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    mesh = load_mesh(data)
+    if started.returncode or mesh is None:
+        raise RuntimeError(f"the mesh did not start:\n{started.stderr}")
+    return mesh
+
+
+def _stop_mesh(data: Path) -> None:
+    command = [sys.executable, "-m", "feedmesh_cli", "down", "--data", str(data)]
+    subprocess.run(command, capture_output=True, timeout=60, check=False)
+
+
+def _world(users: int, follows: int) -> tuple[list[str], Any, list[MadeUpPost]]:
+    chance = np.random.default_rng(7)
+    names = [f"r{place}" for place in range(users)] + [f"w{place}" for place in range(WRITERS)]
+    pairs = []
+    for reader in range(users):
+        followees = chance.choice(users - 1, size=min(follows, users - 1), replace=False)
+        pairs.extend((reader, int(followee) + (followee >= reader)) for followee in followees)
+    for writer in range(users, users + WRITERS):
+        readers = chance.choice(users, size=min(FOLLOWERS_PER_WRITER, users), replace=False)
+        pairs.extend((int(reader), writer) for reader in readers)
+    letters = "".join(chance.choice(list("abcdefghij klmnop"), size=CAPTION_CHARACTERS))
+    posts = [
+        MadeUpPost(author, f"{place} {letters}", ("bench", "feed"))
+        for place in range(POSTS_PER_USER)
+        for author in range(users)
+    ]
+    return names, np.array(pairs, dtype=np.int64), posts
+
+
+async def _ids(mesh: Mesh, names: Sequence[str]) -> list[int]:
+    async with internal_channel(mesh.services["graph_svc"], mesh.internal_key) as channel:
+        stub = GraphInternalServiceStub(channel.grpc)
+        request = graph_pb.ResolveUsernamesRequest(usernames=names)
+        return list((await channel.call(stub.ResolveUsernames, request, 30)).user_ids)
+
+
+async def _warm(mesh: Mesh, tokens: Sequence[str]) -> tuple[list[str], int]:
+    """The cursor of each reader's second page, and the mean size of a first page."""
+    gate = asyncio.Semaphore(AT_ONCE)
+    async with aio.insecure_channel(mesh.edge_address) as channel:
+        stub = FeedServiceStub(channel)
+
+        async def first(token: str) -> feed_pb.GetFeedResponse:
+            async with gate:
+                metadata = (("authorization", f"Bearer {token}"),)
+                return await stub.GetFeed(feed_pb.GetFeedRequest(limit=20), metadata=metadata, timeout=10)
+
+        await asyncio.gather(*map(first, tokens))
+        pages = await asyncio.gather(*map(first, tokens))
+    incomplete = [page for page in pages if len(page.posts) != 20 or page.quality != feed_pb2.NORMAL]
+    if incomplete:
+        raise RuntimeError(f"{len(incomplete)} of {len(pages)} first pages are not whole: nothing to measure")
+    return [page.next_cursor for page in pages], sum(page.ByteSize() for page in pages) // len(pages)

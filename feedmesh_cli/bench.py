@@ -1,0 +1,66 @@
+"""`feedmesh bench NAME`: figures beside their ceilings, from one run."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from feedmesh_cli.failures import CliError, ExitCode
+
+if TYPE_CHECKING:
+    from bench.figures import Figure, Report
+
+SECONDS = 8.0
+READERS = 1_000
+FOLLOWS = 200
+
+
+def bench(
+    name: Annotated[str, typer.Argument(help="ceiling, feed or post; `list` tells what each measures.")],
+    seconds: Annotated[float, typer.Option(help="How long each figure is measured.")] = SECONDS,
+    readers: Annotated[int, typer.Option(help="Users whose tokens take turns.", min=10)] = READERS,
+    follows: Annotated[int, typer.Option(help="How many each follows.", min=1)] = FOLLOWS,
+    save: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the report there.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Start a mesh of its own with the reference model, load it, measure, print. Takes about three minutes."""
+    try:
+        from bench.figures import Report
+        from bench.scenarios import BENCHES
+        from bench.testbed import testbed
+    except ImportError as missing:
+        raise CliError(
+            f"the benchmarks need {missing.name}",
+            cause="only what running needs is installed",
+            next_step="make test installs the rest; so does .venv/bin/uv sync --locked --inexact",
+        ) from missing
+    if name == "list":
+        for known, one in BENCHES.items():
+            print(f"{known:10} {one.about}")
+        return
+    if name not in BENCHES:
+        raise CliError(f"no benchmark {name!r}", next_step="feedmesh bench list", code=ExitCode.USAGE)
+
+    def tell(what: str) -> None:
+        print(what, file=sys.stderr, flush=True)
+
+    async def run() -> list[Figure]:
+        async with testbed(users=readers, follows=follows, tell=tell) as bed:
+            return await BENCHES[name].run(bed, seconds, tell)
+
+    report = Report(command=f"feedmesh bench {name} --seconds {seconds:g}", figures=asyncio.run(run()))
+    if save is not None:
+        save.write_text(report.as_json() + "\n", encoding="utf-8")
+    print(report.as_json() if json else _table(report), flush=True)
+
+
+def _table(report: Report) -> str:
+    lines = [f"{report.command}   commit {report.commit}   {report.machine['cores']} cores", ""]
+    for one in report.figures:
+        share = f"{one.share:7.1%} of {one.ceiling:,.0f}" if one.share is not None else ""
+        lines.append(f"  {one.name:34} {one.value:12,.1f} {one.unit:12} {share}")
+    return "\n".join(lines)

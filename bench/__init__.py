@@ -1,1 +1,1 @@
-"""Benchmarks: an open-loop load generator of our own, a no-op ceiling, and the reference model. `feedmesh bench` runs them."""
+"""Benchmarks behind `feedmesh bench`: an open-loop load generator of our own, a no-op ceiling, the reference model."""

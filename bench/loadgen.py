@@ -42,7 +42,8 @@ def user_sequence(users: int, count: int, exponent: float, seed: int) -> list[in
     weights /= weights.sum()
     weights = np.minimum(weights, max(SHARE_CAP, 1.5 / users))
     weights /= weights.sum()
-    return np.random.default_rng(seed).choice(users, size=count, p=weights).tolist()
+    chosen: list[int] = np.random.default_rng(seed).choice(users, size=count, p=weights).tolist()
+    return chosen
 
 
 class Generator:

@@ -6,11 +6,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.figures import Figure, figure
-from bench.testbed import CREATE_POST, GET_FEED, NOOP, Tell, Testbed
 from feedmesh.feed.v1 import feed_pb2
 from feedmesh.feed.v1 import feed_service_pb2 as feed_pb
 from feedmesh.post.v1 import post_service_pb2 as post_pb
+
+from bench.figures import Figure, figure
+from bench.testbed import CREATE_POST, GET_FEED, NOOP, Tell, Testbed
 
 IN_FLIGHT = 16
 STEADY = 0.6

@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 import psutil
-from grpc import aio
-
-from bench import reference_model
 from feedmesh.feed.v1 import feed_pb2
 from feedmesh.feed.v1 import feed_service_pb2 as feed_pb
 from feedmesh.feed.v1.feed_service_pb2_grpc import FeedServiceStub
 from feedmesh.graph.v1 import graph_internal_service_pb2 as graph_pb
 from feedmesh.graph.v1.graph_internal_service_pb2_grpc import GraphInternalServiceStub
+from grpc import aio
+
+from bench import reference_model
 from feedmesh_cli.children import start_child
 from feedmesh_cli.loading import load
 from feedmesh_cli.mesh_file import Mesh, load_mesh
@@ -137,7 +137,7 @@ def _stop_mesh(data: Path) -> None:
 def _world(users: int, follows: int) -> tuple[list[str], Any, list[MadeUpPost]]:
     chance = np.random.default_rng(7)
     names = [f"r{place}" for place in range(users)] + [f"w{place}" for place in range(WRITERS)]
-    pairs = []
+    pairs: list[tuple[int, int]] = []
     for reader in range(users):
         followees = chance.choice(users - 1, size=min(follows, users - 1), replace=False)
         pairs.extend((reader, int(followee) + (followee >= reader)) for followee in followees)

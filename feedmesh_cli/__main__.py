@@ -50,7 +50,7 @@ class Engine(StrEnum):
 
 
 @app.command()
-def up(  # noqa: PLR0917 - each is an option of the command line
+def up(
     profile: Annotated[Profile, typer.Option(help="What the mesh is made of.")] = Profile.EMBEDDED,
     data: Annotated[
         Path | None, typer.Option("--data", metavar="DIR", help="Keep data here. Default: forget it at the end.")
@@ -155,7 +155,7 @@ def token(
 
 
 @app.command()
-def call(  # noqa: PLR0917 - each is an option of the command line
+def call(
     method: Annotated[
         str, typer.Argument(metavar="SERVICE/METHOD", help="As in feedmesh.feed.v1.FeedService/GetFeed.")
     ],

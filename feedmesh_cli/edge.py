@@ -525,7 +525,7 @@ def _json_status(refusal: _Refusal) -> dict[str, Any]:
 def _packed_status(refusal: _Refusal) -> str:
     """google.rpc.Status as base64 without padding, as gRPC puts binary metadata on the wire."""
     from google.protobuf import any_pb2
-    from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+    from google.rpc import error_details_pb2, status_pb2
 
     detail = any_pb2.Any()
     detail.Pack(error_details_pb2.ErrorInfo(reason=refusal.reason, domain="feedmesh"))

@@ -1,7 +1,7 @@
-"""The one ordered feature layout (seed section 7.2), shared by serving and training, and the record of a post's features.
+"""The one ordered feature layout (seed section 7.2), shared by serving and training, and the record of a post.
 
-Layout 1 of `pf:{p}`, little endian: u8 layout, 3 zero bytes, u32 fingerprint, i64 author id, then POST_FEATURES as float32.
-A record of another layout or fingerprint is a miss.
+Layout 1 of `pf:{p}`, little endian: u8 layout, 3 zero bytes, u32 fingerprint, i64 author id, then POST_FEATURES as
+float32. A record of another layout or fingerprint is a miss.
 """
 
 from __future__ import annotations

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from feedmesh.rank.v1 import rank_service_pb2 as pb
 from feedmesh.rank.v1.rank_service_pb2_grpc import RankServiceStub
-from foundation.rpc.channels import InternalChannel
 
 from feed_svc.model import HEAD_CAPACITY, Ranked
 from foundation.errors import Internal
+from foundation.rpc.channels import InternalChannel
 
 
 class GrpcRanker:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import struct
 
 import numpy as np
-from foundation.redis.client import RedisCluster
 
 from feed_svc.model import Session
+from foundation.redis.client import RedisCluster
 
 LAYOUT = 1
 KEPT = 3

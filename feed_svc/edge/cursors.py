@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from feedmesh.internal.v1 import cursors_pb2 as pb
-from foundation.seal import Sealer
 
 from feed_svc.model import Mode, Position
 from foundation.errors import InvalidArgument
 from foundation.model.clock import DAY_MS, Clock
+from foundation.seal import Sealer
 
 _VERSION = b"feed-1"
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from feedmesh.feed.v1 import feed_service_pb2 as pb
-from foundation.rpc.server import Call
 
 from feed_svc.edge import wire
 from feed_svc.edge.cursors import FeedCursors
 from feed_svc.flows.get_feed import GetFeed
+from foundation.rpc.server import Call
 
 
 class FeedHandlers:

@@ -1,7 +1,8 @@
 """One gRPC server for two engines.
 
-Every RPC runs through one wrapper: admission, authentication, deadline, parsing, rules of the contract, handler, errors,
-metrics. Handlers are found by name through the service's descriptor; requests arrive as bytes and answers may be bytes.
+Every RPC runs through one wrapper: admission, authentication, deadline, parsing, rules of the contract, handler,
+errors, metrics. Handlers are found by name through the service's descriptor; requests arrive as bytes and answers may
+be bytes.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ class Call:
 class Server:
     """A server that was built and can be started once."""
 
-    def __init__(self, settings: ServerSettings, table: dict[str, dict[str, grpc.RpcMethodHandler]]) -> None:
+    def __init__(self, settings: ServerSettings, table: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]]) -> None:
         self._settings = settings
         self._table = table
         self._server: aio.Server | None = None
@@ -113,7 +114,7 @@ class Server:
 
             server: aio.Server = NativeServer(options=options, io_threads=1)
             for service, handlers in table.items():
-                server.add_registered_method_handlers(service, handlers)  # type: ignore[attr-defined]
+                server.add_registered_method_handlers(service, handlers)
         else:
             server = aio.server(options=options)
             server.add_generic_rpc_handlers(
@@ -134,7 +135,7 @@ class Server:
         if self._server is not None:
             await self._server.stop(grace_s)
 
-    def _health_handler(self) -> grpc.RpcMethodHandler:
+    def _health_handler(self) -> grpc.RpcMethodHandler[Any, Any]:
         async def check(_: bytes, __: Context) -> bytes:
             serving = health_pb2.HealthCheckResponse.SERVING
             status = serving if self._serving else health_pb2.HealthCheckResponse.NOT_SERVING
@@ -162,9 +163,9 @@ class _Gate:
         self._validator = Validator()
         self._in_flight = 0
 
-    def handlers(self, service: Service) -> dict[str, grpc.RpcMethodHandler]:
+    def handlers(self, service: Service) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
         """Handlers of every RPC of *service*, by name."""
-        made: dict[str, grpc.RpcMethodHandler] = {}
+        made: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         for method in service.descriptor.methods:
             target = getattr(service.handlers, method.name)
             identify = self._identify(service, method)
@@ -201,13 +202,7 @@ class _Gate:
                 violations = validator.collect_violations(request)
                 if violations:
                     raise FieldViolations(
-                        [
-                            (
-                                ".".join(element.field_name for element in violation.proto.field.elements),
-                                violation.proto.message,
-                            )
-                            for violation in violations
-                        ]
+                        [(_path(violation.proto.field), violation.proto.message) for violation in violations]
                     )
             return request
 
@@ -300,6 +295,10 @@ async def _abort(context: Context, error: DomainError) -> bytes:
     code, message, trailing = status_of(error)
     await context.abort(code, message, trailing)
     return b""
+
+
+def _path(field: Any) -> str:
+    return ".".join(element.field_name for element in field.elements) if field is not None else ""
 
 
 def _metadata(context: Context) -> dict[str, str | bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -129,7 +130,7 @@ class SqlEdges:
         after = (0, -1, 0)
         ordered = sorted(set(user_ids))
         while ordered:
-            rows = await self._database.read(lambda connection, after=after: _follower_rows(connection, ordered, after))
+            rows = await self._database.read(partial(_follower_rows, user_ids=ordered, after=after))
             for user_id, page in groupby(rows, key=itemgetter(0)):
                 followers = [follower_id for _, _, follower_id in page]
                 for start in range(0, len(followers), FOLLOWERS_PER_PAGE):
@@ -310,7 +311,7 @@ def _blocks_between(connection: Connection, pairs: Sequence[tuple[int, int]]) ->
         chunk = pairs[start : start + PAIRS_PER_QUERY]
         both = [*chunk, *((other, one) for one, other in chunk)]
         query = select(BLOCKS).where(tuple_(BLOCKS.c.blocker_id, BLOCKS.c.blocked_id).in_(both))
-        found.update(connection.execute(query).tuples().all())  # type: ignore[arg-type]
+        found.update(connection.execute(query).tuples().all())
     return found
 
 

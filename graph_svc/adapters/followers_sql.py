@@ -1,7 +1,7 @@
 """Followers rows and counts over SQL, written from the log only.
 
-A change counts only while the durable `following` row still has its id: a newer change of the same pair is on its way and
-decides. That makes counts exact under redelivery and under events that arrive out of order.
+A change counts only while the durable `following` row still has its id: a newer change of the same pair is on its way
+and decides. That makes counts exact under redelivery and under events that arrive out of order.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The rule-based score of seed section 2.4 written down as a small ONNX graph, so that a trained model swaps in as is."""
+"""The rule-based score of seed section 2.4 as a small ONNX graph, so that a trained model swaps in as is."""
 
 from __future__ import annotations
 

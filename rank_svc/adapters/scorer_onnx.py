@@ -36,15 +36,15 @@ class OnnxScorer:
         properties = self._session.get_modelmeta().custom_metadata_map
         if properties.get("feature_fingerprint") != str(FINGERPRINT):
             raise ModelRefused(
-                f"the model was made for features {properties.get('feature_fingerprint')}, this service has {FINGERPRINT}:"
-                " train it again with this version"
+                f"the model was made for features {properties.get('feature_fingerprint')},"
+                f" this service has {FINGERPRINT}: train it again with this version"
             )
         (given,) = self._session.get_inputs()
         if given.shape[1] != len(FEATURES):
             raise ModelRefused(f"the model takes {given.shape[1]} features, this service has {len(FEATURES)}")
         self._input = given.name
         self._output = self._session.get_outputs()[0].name
-        self._version = properties.get("version", "unnamed")
+        self._version: str = properties.get("version", "unnamed")
         self._executor = executor
 
     @property

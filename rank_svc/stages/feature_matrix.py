@@ -24,7 +24,8 @@ _THURSDAY = 3
 def age_hours(ids: Ids, now_ms: int) -> NDArray[np.float32]:
     """Age of each post, from its id; at least 0."""
     created = (ids >> 22) + EPOCH_MS
-    return (np.maximum(now_ms - created, 0) / _HOUR_MS).astype(np.float32)
+    ages: NDArray[np.float32] = (np.maximum(now_ms - created, 0) / _HOUR_MS).astype(np.float32)
+    return ages
 
 
 def feature_matrix(

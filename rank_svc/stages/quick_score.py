@@ -19,7 +19,8 @@ def quick_scores(values: Matrix, age_hours: NDArray[np.float32]) -> NDArray[np.f
     counts = np.log1p(values[:, [_LIKES, _COMMENTS, _SAVES]])
     engagement = counts @ np.array([0.05, 0.03, 0.02], dtype=np.float32)
     recency = np.exp(-age_hours / _HALF_LIFE_H)
-    return (recency * np.float32(0.4) + engagement * np.float32(0.6)).astype(np.float32)
+    scores: NDArray[np.float32] = (recency * np.float32(0.4) + engagement * np.float32(0.6)).astype(np.float32)
+    return scores
 
 
 def best(scores: NDArray[np.float32], ids: Ids, limit: int) -> NDArray[np.intp]:

@@ -9,14 +9,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from grpc import aio
-
 from feedmesh.feed.v1 import feed_pb2
 from feedmesh.feed.v1 import feed_service_pb2 as feed_pb
 from feedmesh.feed.v1.feed_service_pb2_grpc import FeedServiceStub
 from feedmesh.graph.v1.graph_service_pb2_grpc import GraphServiceStub
 from feedmesh.graph.v1.user_service_pb2_grpc import UserServiceStub
 from feedmesh.post.v1.post_service_pb2_grpc import PostServiceStub
+from grpc import aio
+
 from feedmesh_cli.mesh_file import Mesh, load_mesh
 from foundation.model.clock import SystemClock
 from foundation.rpc.tokens import DevIssuer

@@ -45,7 +45,9 @@ class ReferenceWorld:
             return False
         if author == viewer:
             return True
-        return author in self.follows[viewer] and not self.blocked(viewer, author) and (viewer, author) not in self.mutes
+        return (
+            author in self.follows[viewer] and not self.blocked(viewer, author) and (viewer, author) not in self.mutes
+        )
 
     def may_see(self, viewer: int, post: int) -> bool:
         """By id: follows and mutes do not matter."""

@@ -52,10 +52,9 @@ class ValkeyCluster:
             self.ports = [free_port() for _ in range(nodes)]
             self._servers = [ValkeyServer() for _ in range(nodes)]
             try:
-                for place in range(nodes):
-                    self._start(place)
-                return
-            except CliError:  # somebody took a port, or the one of the cluster bus
+                valkeys.call(self._start(*range(nodes)))
+                break
+            except* CliError:  # somebody took a port, or the one of the cluster bus
                 self.stop()
                 if chance == TRIES - 1:
                     raise
@@ -73,15 +72,20 @@ class ValkeyCluster:
     def revive(self, place: int) -> None:
         """The node is back, empty."""
         self._servers[place] = ValkeyServer()
-        self._start(place)
+        self._valkeys.call(self._start(place))
 
     def stop(self) -> None:
-        for server in self._servers:
-            self._valkeys.call(server.stop())
+        self._valkeys.call(self._stopped())
 
-    def _start(self, place: int) -> None:
-        port = self.ports[place]
-        self._valkeys.call(self._servers[place].start(self._directory / str(port), port, cluster=self.ports))
+    async def _start(self, *places: int) -> None:
+        async with asyncio.TaskGroup() as starting:
+            for place in places:
+                port = self.ports[place]
+                directory = self._directory / str(port)
+                starting.create_task(self._servers[place].start(directory, port, cluster=self.ports))
+
+    async def _stopped(self) -> None:
+        await asyncio.gather(*(server.stop() for server in self._servers))
 
     async def _killed(self, place: int) -> None:
         child = self._servers[place].child

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
-
 from feedmesh.feed.v1 import feed_pb2
 from feedmesh.post.v1 import post_internal_service_pb2 as post_pb
 from feedmesh.post.v1.post_internal_service_pb2_grpc import PostInternalServiceStub
+
 from feedmesh_cli.edge_list import read_edge_list
 from feedmesh_cli.loading import load
 from feedmesh_cli.mesh_file import Mesh
@@ -21,10 +21,8 @@ from tests.kit.reference import ReferenceWorld
 GRAPH = "FEEDMESH_TEST_GRAPH"
 
 
-async def loaded(
-    mesh: Mesh, client: Client, world: World
-) -> tuple[ReferenceWorld, list[int]]:
-    """The world in the mesh and in the model. Half of the viewers look before anybody posts, so their posts are pushed."""
+async def loaded(mesh: Mesh, client: Client, world: World) -> tuple[ReferenceWorld, list[int]]:
+    """The world in the mesh and in the model. Half of the viewers look before anybody posts: theirs are pushed."""
     names, follows = world.usernames, world.follows
     authors = [post.author for post in world.posts]
     await load(mesh, names, follows, [])

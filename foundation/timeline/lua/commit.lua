@@ -25,7 +25,7 @@ local function commit(key, token, floor, found)
   local merged = {}
   local at = 1
   local function add(id)
-    if greater(id, floor) and merged[#merged] ~= id then
+    if greater(id, floor) then
       merged[#merged + 1] = id
     end
   end

@@ -28,7 +28,9 @@ MAX_ITEMS_PER_CALL = 1_000
 """Items of one script call: a longer call would hold up the node's other clients (4 µs an item)."""
 REFRESH_EVERY_S = 0.2
 """The topology is read at most this often."""
-CONNECT_TIMEOUT_S = 0.2
+CONNECT_TIMEOUT_S = 1.0
+"""A caller waits for a connection no longer than for its replies; the attempt goes on for the next one."""
+START_TIMEOUT_S = 2.0
 RECONNECT_EVERY_S = 0.05
 """After a failed attempt callers fail at once for so long."""
 
@@ -223,7 +225,7 @@ class RedisCluster:
 
     async def start(self) -> None:
         """Read the topology. Raises Unavailable when no node answers."""
-        failure = await self._refresh()
+        failure = await self._refresh(START_TIMEOUT_S)
         if failure is not None:
             raise failure
 
@@ -355,11 +357,12 @@ class RedisCluster:
         self._refreshing = None
         self._refresh_after = asyncio.get_running_loop().time() + REFRESH_EVERY_S
 
-    async def _refresh(self) -> Exception | None:
+    async def _refresh(self, timeout_s: float | None = None) -> Exception | None:
         """Adopt what the first node that answers says; why none did, else None."""
         failure: Exception = Unavailable("CACHE_UNAVAILABLE", "no cache node answered")
         for address in dict.fromkeys([*sorted(self._nodes, key=lambda a: not self._nodes[a].usable), *self._seeds]):
-            (outcome,) = await self._exchange([(self._node_at(address), [("CLUSTER", "SLOTS")])], self._deadline(None))
+            node = self._node_at(address)
+            (outcome,) = await self._exchange([(node, [("CLUSTER", "SLOTS")])], self._deadline(timeout_s))
             reply = outcome[0] if isinstance(outcome, list) else outcome
             if isinstance(reply, list) and reply:
                 self._adopt(reply, address[0])

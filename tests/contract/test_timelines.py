@@ -1,17 +1,12 @@
-"""The contract of timelines (foundation.timeline.port), over a real Valkey."""
+"""The contract of timelines (foundation.timeline.port), over a real Valkey; its laws are in test_timeline_model.py."""
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass, field
-
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from foundation.redis.client import RedisCluster, connect
-from foundation.timeline.port import CAPACITY, SLACK, Pushed, Timeline
-from foundation.timeline.redis import FEED, RedisTimelines
+from foundation.redis.client import RedisCluster
+from foundation.timeline.port import BUILDING_TTL_S, CAPACITY, SLACK, Pushed, Timeline
+from foundation.timeline.redis import FEED, RedisTimelines, timeline_key
 
 ANA, BO = 11, 12
 
@@ -98,73 +93,42 @@ async def test_owners_do_not_touch_each_other(feeds: RedisTimelines) -> None:
     assert set(await feeds.read([ANA, BO])) == {ANA}
 
 
-@dataclass
-class Model:
-    """A timeline as a set and a floor."""
-
-    ids: set[int] | None = None
-    floor: int = 0
-    building: bool = False
-    everything: set[int] = field(default_factory=set)
-
-    def push(self, post: int) -> None:
-        self.everything.add(post)
-        if self.ids is not None and post > self.floor:
-            self.ids.add(post)
+async def test_ids_land_deep_inside_a_full_timeline(feeds: RedisTimelines) -> None:
+    await built(feeds, ANA, list(range(2, 2 * CAPACITY + 1, 2)))
+    late = [3, 501, 999, 997, 31]
+    assert await feeds.push_each([(ANA, post) for post in late]) == [Pushed.DONE] * 5
+    timeline = (await feeds.read([ANA]))[ANA]
+    everything = sorted({*range(2, 2 * CAPACITY + 1, 2), *late}, reverse=True)
+    assert list(timeline.ids) == everything[:CAPACITY]
+    assert timeline.floor == everything[CAPACITY]
 
 
-steps = st.lists(
-    st.one_of(
-        st.tuples(st.just("push"), st.integers(1, 900)),
-        st.tuples(st.just("burst"), st.integers(1, 700)),
-        st.tuples(st.just("begin"), st.integers(0, 100)),
-        st.tuples(st.just("commit"), st.integers(0, 0)),
-        st.tuples(st.just("unlink"), st.integers(0, 0)),
-    ),
-    max_size=40,
-)
+async def test_a_reader_of_one_timeline_renews_its_life(feeds: RedisTimelines, redis: RedisCluster) -> None:
+    await built(feeds, ANA, [30])
+    for owners, renewed in (([ANA, BO], False), ([ANA], True)):
+        await redis.execute([("EXPIRE", timeline_key(FEED, ANA), 100)])
+        await feeds.read(owners)
+        (ttl,) = await redis.execute([("TTL", timeline_key(FEED, ANA))])
+        assert (ttl > 100) == renewed
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(steps)
-def test_a_timeline_holds_every_id_above_its_floor_and_nothing_else(valkey: int, steps: list[tuple[str, int]]) -> None:
-    asyncio.run(_walk(valkey, steps))
+async def test_a_rebuild_whose_builder_died_ends_whoever_reads(feeds: RedisTimelines, redis: RedisCluster) -> None:
+    assert await feeds.begin(ANA, "one", 10)
+    await feeds.read([ANA])
+    await feeds.push([ANA], 50)
+    (ttl,) = await redis.execute([("TTL", timeline_key(FEED, ANA))])
+    assert 0 < ttl <= BUILDING_TTL_S
 
 
-async def _walk(port: int, steps: list[tuple[str, int]]) -> None:
-    redis = await connect([("127.0.0.1", port)], timeout_s=2.0)
-    try:
-        await redis.flush_all()
-        feeds = RedisTimelines(redis, FEED)
-        model = Model()
-        for step, value in steps:
-            if step == "push":
-                await feeds.push([ANA], value)
-                model.push(value)
-            elif step == "burst":
-                burst = list(range(value, value + 120))
-                await feeds.push_each([(ANA, post) for post in burst])
-                for post in burst:
-                    model.push(post)
-            elif step == "begin":
-                began = await feeds.begin(ANA, "t", value)
-                assert began == (model.ids is None)
-                if began:
-                    model.ids, model.floor, model.building = set(), value, True
-            elif step == "commit":
-                done = await feeds.commit(ANA, "t", sorted(model.everything), model.floor)
-                assert done == model.building
-                if done and model.ids is not None:
-                    model.ids |= {post for post in model.everything if post > model.floor}
-                    model.building = False
-            else:
-                await feeds.unlink([ANA])
-                model.ids, model.building = None, False
-            timeline = (await feeds.read([ANA])).get(ANA)
-            assert (timeline is None) == (model.ids is None or model.building)
-            if timeline is not None and model.ids is not None:
-                assert timeline.floor >= model.floor
-                assert list(timeline.ids) == sorted((p for p in model.ids if p > timeline.floor), reverse=True)
-                assert len(timeline.ids) >= min(CAPACITY, len(model.ids))
-    finally:
-        await redis.close()
+async def test_nobody_is_asked_for_nothing(feeds: RedisTimelines) -> None:
+    assert await feeds.read([]) == {}
+    assert await feeds.push([], 5) == {}
+    assert await feeds.push_each([]) == []
+    await feeds.unlink([])
+
+
+async def test_a_full_timeline_is_small(feeds: RedisTimelines, redis: RedisCluster) -> None:
+    base = 10**18
+    await built(feeds, ANA, list(range(base, base + CAPACITY)))
+    (size,) = await redis.execute([("MEMORY", "USAGE", timeline_key(FEED, ANA))])
+    assert size <= 5_300

@@ -145,7 +145,7 @@ class SqlEdges:
             query = query.where(place < before)
 
         def work(connection: Connection) -> list[ListedUser]:
-            rows = connection.execute(query.order_by(place.desc()).limit(limit)).tuples().all()
+            rows = [(user_id, at) for user_id, at in connection.execute(query.order_by(place.desc()).limit(limit))]
             users = users_by_id(connection, [user_id for user_id, _ in rows])
             return [ListedUser(users[user_id], at) for user_id, at in rows if user_id in users]
 
@@ -289,7 +289,7 @@ def _active_users(connection: Connection, user_ids: set[int]) -> dict[int, int]:
         query = select(USERS.c.user_id, USERS.c.following_count).where(
             USERS.c.user_id.in_(ordered[start : start + IDS_PER_QUERY]), USERS.c.state == UserState.ACTIVE
         )
-        found.update(connection.execute(query).tuples().all())
+        found.update({row.user_id: row.following_count for row in connection.execute(query)})
     return found
 
 
@@ -311,7 +311,7 @@ def _blocks_between(connection: Connection, pairs: Sequence[tuple[int, int]]) ->
         chunk = pairs[start : start + PAIRS_PER_QUERY]
         both = [*chunk, *((other, one) for one, other in chunk)]
         query = select(BLOCKS).where(tuple_(BLOCKS.c.blocker_id, BLOCKS.c.blocked_id).in_(both))
-        found.update(connection.execute(query).tuples().all())
+        found.update((row.blocker_id, row.blocked_id) for row in connection.execute(query))
     return found
 
 

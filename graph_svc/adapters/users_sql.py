@@ -48,17 +48,16 @@ def users_by_id(connection: Connection, user_ids: Sequence[int]) -> dict[int, Us
     found: dict[int, User] = {}
     for start in range(0, len(user_ids), CHUNK):
         chunk = list(user_ids[start : start + CHUNK])
-        counts = dict(
-            connection.execute(
+        counts = {
+            followee_id: int(count)
+            for followee_id, count in connection.execute(
                 select(FOLLOWER_BUCKETS.c.followee_id, func.sum(FOLLOWER_BUCKETS.c.n))
                 .where(FOLLOWER_BUCKETS.c.followee_id.in_(chunk))
                 .group_by(FOLLOWER_BUCKETS.c.followee_id)
             )
-            .tuples()
-            .all()
-        )
+        }
         for row in connection.execute(select(USERS).where(USERS.c.user_id.in_(chunk))):
-            found[row.user_id] = _user(row, int(counts.get(row.user_id, 0)))
+            found[row.user_id] = _user(row, counts.get(row.user_id, 0))
     return found
 
 
@@ -81,7 +80,7 @@ def _ids_of(connection: Connection, usernames: Sequence[str]) -> dict[str, int]:
     for start in range(0, len(usernames), CHUNK):
         chunk = list(usernames[start : start + CHUNK])
         query = select(USERS.c.username, USERS.c.user_id).where(USERS.c.username.in_(chunk))
-        found.update(connection.execute(query).tuples().all())
+        found.update({row.username: row.user_id for row in connection.execute(query)})
     return found
 
 

@@ -6,13 +6,12 @@ import asyncio
 import os
 import random
 import signal
-import socket
 import struct
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
-import hiredis
 import pytest
 import uvloop
 from hypothesis import given, settings
@@ -25,7 +24,7 @@ from foundation.redis.versioned import set_if_newer
 from foundation.timeline.port import Pushed, Timeline
 from foundation.timeline.redis import FEED, RedisTimelines, timeline_key
 from tests.kit.eventually import eventually
-from tests.kit.valkey import ValkeyCluster, free_port
+from tests.kit.valkey import ValkeyCluster, Valkeys, ask, free_port
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
@@ -44,16 +43,6 @@ async def client(valkey_cluster: ValkeyCluster) -> AsyncIterator[RedisCluster]:
     redis = await connect(valkey_cluster.addresses, timeout_s=0.5)
     yield redis
     await redis.close()
-
-
-def ask(port: int, *words: str | int) -> Any:
-    """One command to one node, past the client."""
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as peer:
-        peer.sendall(hiredis.pack_command(words))
-        reader = hiredis.Reader()
-        while (reply := reader.gets()) is False:
-            reader.feed(peer.recv(65_536))
-        return reply
 
 
 def place_of(cluster: ValkeyCluster, key: str) -> int:
@@ -78,7 +67,7 @@ def test_the_slots_are_those_of_the_specification() -> None:
 @settings(max_examples=50, deadline=None)
 @given(key=st.one_of(st.text(), st.text(alphabet="{}ab", max_size=8), st.binary(), st.integers()))
 def test_the_slots_are_those_of_the_server(valkey: int, key: str | bytes | int) -> None:
-    assert ask(valkey, "CLUSTER", "KEYSLOT", key) == slot_of_key(key)  # type: ignore[arg-type]
+    assert ask(valkey, "CLUSTER", "KEYSLOT", key) == slot_of_key(key)
 
 
 async def test_replies_come_in_the_order_of_commands_from_all_nodes(client: RedisCluster) -> None:
@@ -239,7 +228,7 @@ async def test_a_dead_node_fails_its_share_alone_and_recovers(
     assert await client.execute([("GET", dead), ("GET", alive)]) == [b"2", b"1"]
 
 
-async def test_the_only_node_recovers_too(valkeys: Any, tmp_path: Any) -> None:
+async def test_the_only_node_recovers_too(valkeys: Valkeys, tmp_path: Path) -> None:
     cluster = ValkeyCluster(valkeys, tmp_path, 1)
     redis = await connect(cluster.addresses)
     cluster.kill(0)

@@ -9,11 +9,13 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import hiredis
 import pytest
 
 from feedmesh_cli.failures import CliError
 from feedmesh_cli.valkey import ValkeyServer
 from foundation.redis.client import RedisCluster, connect
+from tests.kit.eventually import eventually
 
 T = TypeVar("T")
 TRIES = 5
@@ -23,6 +25,19 @@ def free_port() -> int:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         return int(listening.getsockname()[1])
+
+
+def ask(port: int, *words: str | bytes | int) -> Any:
+    """One command to one node, past the client under test."""
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as peer:
+        peer.sendall(hiredis.pack_command(words))  # type: ignore[arg-type]  # its stub knows tuples of one
+        reader = hiredis.Reader()
+        while (reply := reader.gets()) is False:
+            data = peer.recv(65_536)
+            if not data:
+                raise ConnectionResetError
+            reader.feed(data)
+        return reply
 
 
 class Valkeys:
@@ -83,6 +98,15 @@ class ValkeyCluster:
                 port = self.ports[place]
                 directory = self._directory / str(port)
                 starting.create_task(self._servers[place].start(directory, port, cluster=self.ports))
+        await eventually(self._agreed)
+
+    async def _agreed(self) -> bool:
+        """Whether every node has heard that every node is a primary."""
+        for port in self.ports:
+            nodes = await asyncio.to_thread(ask, port, "CLUSTER", "NODES")
+            if nodes.count(b"master") != len(self.ports) or b"slave" in nodes or b"fail" in nodes:
+                return False
+        return True
 
     async def _stopped(self) -> None:
         await asyncio.gather(*(server.stop() for server in self._servers))

@@ -1,4 +1,4 @@
-"""One mesh, three protocols: gRPC, gRPC-web and REST show the same feed and refuse the same input for the same reason."""
+"""One mesh, three protocols: gRPC, gRPC-web and REST show one feed and refuse one input for the same reason."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from feedmesh.feed.v1 import feed_pb2
+from feedmesh.feed.v1 import feed_service_pb2 as feed_pb
+from feedmesh.graph.v1 import user_service_pb2 as user_pb
+from feedmesh.post.v1 import post_service_pb2 as post_pb
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from grpc import aio
 
-from feedmesh.feed.v1 import feed_pb2
-from feedmesh.feed.v1 import feed_service_pb2 as feed_pb
-from feedmesh.graph.v1 import user_service_pb2 as user_pb
-from feedmesh.post.v1 import post_service_pb2 as post_pb
 from feedmesh_cli.mesh_file import Mesh
 from foundation.model.clock import SystemClock
 from foundation.rpc.tokens import DevIssuer
@@ -183,9 +183,7 @@ async def test_a_cursor_is_worth_nothing_changed_or_in_other_hands(mesh: Mesh, c
     for place in range(3):
         request = post_pb.CreatePostRequest(caption=str(place))
         await client.posts.CreatePost(request, metadata=client.as_user(ana.user_id), timeout=5)
-    page = await client.feed.GetFeed(
-        feed_pb.GetFeedRequest(limit=1), metadata=client.as_user(ana.user_id), timeout=5
-    )
+    page = await client.feed.GetFeed(feed_pb.GetFeedRequest(limit=1), metadata=client.as_user(ana.user_id), timeout=5)
     cursor = page.next_cursor
     flipped = cursor[:-2] + ("A" if cursor[-2] != "A" else "B") + cursor[-1]
     for user_id, text, mode in [

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-import sys
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,16 +12,23 @@ from typing import Any, TypeVar
 
 import grpc
 import pytest
-from grpc import aio
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
-
 from feedmesh.feed.v1 import feed_pb2
 from feedmesh.feed.v1 import feed_service_pb2 as feed_pb
 from feedmesh.graph.v1 import graph_service_pb2 as graph_pb
 from feedmesh.graph.v1 import user_service_pb2 as user_pb
 from feedmesh.post.v1 import post_service_pb2 as post_pb
+from grpc import aio
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
 from feedmesh_cli.mesh_file import load_mesh
 from foundation.redis.client import connect
 from tests.kit.mesh import FEEDMESH, Client, running_mesh

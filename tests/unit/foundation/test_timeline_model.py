@@ -114,7 +114,7 @@ SINGLE_STEPS = st.lists(
 )
 
 
-def rebuilt(owner: int, floor: int, posts: tuple[list[int], list[int]], late: bool) -> list[Any]:
+def rebuilt(owner: int, floor: int, posts: tuple[list[int], list[int]], *, late: bool) -> list[Any]:
     """A cold list, posts before and during its rebuild: the story that rule 3 is about."""
     before, during = ([(owner, post) for post in part] for part in posts)
     return [
@@ -127,8 +127,10 @@ def rebuilt(owner: int, floor: int, posts: tuple[list[int], list[int]], late: bo
 
 
 POSTS = st.lists(ids, min_size=1, max_size=8)
-REBUILDS = st.builds(rebuilt, owners, st.sampled_from(FLOORS), st.tuples(POSTS, POSTS), st.booleans())
-STEPS = st.lists(st.one_of(SINGLE_STEPS, REBUILDS), max_size=8).map(lambda parts: [step for part in parts for step in part])
+REBUILDS = st.builds(rebuilt, owners, st.sampled_from(FLOORS), st.tuples(POSTS, POSTS), late=st.booleans())
+STEPS = st.lists(st.one_of(SINGLE_STEPS, REBUILDS), max_size=8).map(
+    lambda parts: [step for part in parts for step in part]
+)
 
 
 Check = Callable[[Sequence[Any], int, int], None]
@@ -250,7 +252,11 @@ PLANTED = {
     "inserted after, not before": ("push", "'BEFORE'", "'AFTER'"),
     "halved past the place": ("push", "low = middle + 1", "low = middle + 2"),
     "halved short of the place": ("push", "high = middle\n", "high = middle - 1\n"),
-    "only the head searched": ("push", "local low, high = #near, redis.call('LLEN', key) - 1", "local low, high = 0, 0"),
+    "only the head searched": (
+        "push",
+        "local low, high = #near, redis.call('LLEN', key) - 1",
+        "local low, high = 0, 0",
+    ),
     "the floor one too low": ("push", "redis.call('LINDEX', key, capacity)", "redis.call('LINDEX', key, capacity + 1)"),
     "one id too many cut": ("push", "'LTRIM', key, 0, capacity - 1", "'LTRIM', key, 0, capacity - 2"),
     "a trim ends the rebuild": ("push", "building .. floor", "floor"),

@@ -1,0 +1,155 @@
+"""Plant the bugs that matter, one at a time, in a copy of the tree, and see that the named test fails: `make mutants`.
+
+A mutant that survives means that a promise is kept by nobody; so does a mutant whose text is no longer found.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = (
+    "gen", "foundation", "feed_svc", "post_svc", "graph_svc", "rank_svc", "fanout_worker", "feedmesh_cli", "bench",
+    "envoy", "tests", "pyproject.toml",
+)  # fmt: skip
+AT_ONCE = 2
+LIMIT_S = 300
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One planted bug and the test that must notice."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    test: str
+
+
+MUTANTS = (
+    Mutant(
+        "offset committed before the effect",
+        "foundation/events/consumer.py",
+        "        batch: list[tuple[Record, Envelope]] = []\n",
+        "        await self._log.commit(self._group, records)\n        batch: list[tuple[Record, Envelope]] = []\n",
+        "tests/unit/foundation/test_consumer.py::test_nothing_is_committed_before_its_effect",
+    ),
+    Mutant(
+        "no sweeper",
+        "foundation/events/outbox.py",
+        "        async with self._one_sweep:\n",
+        "        return 0\n        async with self._one_sweep:\n",
+        "tests/unit/foundation/test_outbox.py::test_a_crash_between_row_and_publish_is_repaired_at_the_next_start",
+    ),
+    Mutant(
+        "cursor not bound to its user",
+        "feed_svc/edge/cursors.py",
+        'return b"%d|GetFeed|%s" % (viewer_id, _VERSION)',
+        'return b"%d|GetFeed|%s" % (0, _VERSION)',
+        "tests/system/test_protocols.py::test_a_cursor_is_worth_nothing_changed_or_in_other_hands",
+    ),
+    Mutant(
+        "block filter skipped",
+        "foundation/visibility.py",
+        "    if edge.blocked:\n",
+        "    if edge.blocked and surface is Surface.FEED:\n",
+        "tests/unit/foundation/test_visibility.py::test_the_table",
+    ),
+    Mutant(
+        "block not told to readers",
+        "graph_svc/flows/change_blocks.py",
+        "        await self.read_models.tell_viewers([blocker_id, blocked_id])\n\n    async def unblock",
+        "        await self.read_models.tell_viewers([])\n\n    async def unblock",
+        "tests/system/test_state_machine.py",
+    ),
+    Mutant(
+        "floor ignored by a push",
+        "foundation/timeline/lua/push.lua",
+        "elseif greater(id, plain(redis.call('LINDEX', key, -1))) then",
+        "else",
+        "tests/contract/test_timelines.py::test_an_id_at_or_below_the_floor_is_left_out",
+    ),
+    Mutant(
+        "floor ignored by a reader",
+        "feed_svc/stages/candidates.py",
+        "lowest = max(timeline.floor + 1, oldest_id)",
+        "lowest = oldest_id",
+        "tests/unit/feed_svc/test_candidates.py::test_ids_at_or_below_the_floor_are_left_out",
+    ),
+    Mutant(
+        "rebuild without its begin marker",
+        "foundation/timeline/lua/begin.lua",
+        "    redis.call('RPUSH', key, '!' .. token .. ':' .. floor)\n    redis.call('EXPIRE', key, ARGV[2])\n",
+        "",
+        "tests/contract/test_timelines.py::test_what_is_pushed_during_a_rebuild_is_merged",
+    ),
+    Mutant(
+        "replay that doubles",
+        "foundation/timeline/lua/push.lua",
+        "    if next == id then\n      return\n    end\n",
+        "",
+        "tests/contract/test_timelines.py::test_a_replay_doubles_nothing",
+    ),
+    Mutant(
+        "delete without a tombstone",
+        "post_svc/flows/change_post.py",
+        "        await self.cards.tell([changed.post], timeout_s=TELL_WITHIN_S)\n",
+        "",
+        "tests/system/test_state_machine.py",
+    ),
+    Mutant(
+        "stale follow applied",
+        "graph_svc/adapters/followers_sql.py",
+        "        if row is not None and row.changed_id == change.change_id:\n",
+        "        if row is not None:\n",
+        "tests/contract/test_followers.py::test_a_stale_follow_does_not_undo_a_newer_unfollow",
+    ),
+)
+
+
+def main() -> None:
+    """Run every mutant; exit 1 if any survives."""
+    with tempfile.TemporaryDirectory(prefix="feedmesh-mutants-") as scratch, ThreadPoolExecutor(AT_ONCE) as pool:
+        verdicts = list(pool.map(lambda pair: _try(Path(scratch) / str(pair[0]), pair[1]), enumerate(MUTANTS)))
+    for mutant, (caught, why) in zip(MUTANTS, verdicts, strict=True):
+        print(f"{'caught  ' if caught else 'SURVIVED'} {mutant.name}: {why}")
+    sys.exit(0 if all(caught for caught, _ in verdicts) else 1)
+
+
+def _try(copy: Path, mutant: Mutant) -> tuple[bool, str]:
+    copy.mkdir()
+    for room in ROOMS:
+        source = ROOT / room
+        if source.is_dir():
+            shutil.copytree(source, copy / room, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, copy / room)
+    target = copy / mutant.file
+    text = target.read_text()
+    if text.count(mutant.old) != 1:
+        return False, f"its text is in {mutant.file} {text.count(mutant.old)} times, not once"
+    target.write_text(text.replace(mutant.old, mutant.new))
+    inherited = dict(os.environ)  # noqa: TID251 - the tests need the same environment as here
+    environment = {**inherited, "PYTHONPATH": f"{copy}:{copy / 'gen'}", "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", mutant.test]
+    done = subprocess.run(
+        command, cwd=copy, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
+    )
+    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
+    # Exit code 1 is "tests ran and failed"; anything else would be a broken run, which proves nothing.
+    if done.returncode == 1 and failed:
+        return True, failed[0].removeprefix("FAILED ").split(" - ")[0]
+    tail = done.stdout.strip().splitlines()[-1:] or [done.stderr.strip()[-200:]]
+    return False, f"{mutant.test} ended with {done.returncode}: {tail[0]}"
+
+
+if __name__ == "__main__":
+    main()

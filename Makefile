@@ -22,8 +22,12 @@ setup: $(RUN_DEPS) ## Install what running needs into .venv, from the lock file
 test: $(DEV_DEPS) ## Install what the tests need and run all of them (ARGS="-k name")
 	$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: mutants
+mutants: $(DEV_DEPS) ## Plant the bugs that matter and show which test catches each
+	$(BIN)/python tools/mutants.py
+
 .PHONY: check
-check: lint types imports gen-check breaking test ## Everything that CI runs
+check: lint types imports gen-check breaking mutants test ## Everything that CI runs
 
 .PHONY: lint
 lint: $(DEV_DEPS) ## Style of the code and of the contracts

@@ -1,0 +1,210 @@
+"""The one RPC wrapper over both engines, through a real channel."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import grpc
+import pytest
+from feedmesh.feed.v1 import feed_service_pb2 as feed_pb
+from feedmesh.feed.v1.feed_service_pb2_grpc import FeedServiceStub
+from feedmesh.graph.v1 import graph_internal_service_pb2 as graph_pb
+from feedmesh.graph.v1.graph_internal_service_pb2_grpc import GraphInternalServiceStub
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from foundation.errors import Exhausted, NotFound, Unauthenticated
+from foundation.model.clock import SystemClock
+from foundation.rpc.auth import Authenticator
+from foundation.rpc.channels import internal_channel
+from foundation.rpc.server import Access, Call, Server, ServerSettings, Service, build_server
+from foundation.rpc.tokens import DevIssuer, TokenVerifier
+
+KEY = "an internal key of a test"
+CLOCK = SystemClock()
+
+
+class Feed:
+    """Handlers that do what the test says."""
+
+    def __init__(self) -> None:
+        self.cancelled = asyncio.Event()
+        self.release = asyncio.Event()
+        self.calls = 0
+
+    async def GetFeed(self, request: feed_pb.GetFeedRequest, call: Call) -> bytes:
+        self.calls += 1
+        match request.cursor:
+            case "domain":
+                raise NotFound("USER_NOT_FOUND", "no such user", user_id=7)
+            case "bug":
+                raise RuntimeError("a secret of the house")
+            case "quota":
+                raise Exhausted("RATE_LIMITED")
+            case "wait":
+                try:
+                    await self.release.wait()
+                except asyncio.CancelledError:
+                    self.cancelled.set()
+                    raise
+        call.set_header("x-feed-quality", "normal")
+        response = feed_pb.GetFeedResponse(next_cursor=f"{call.user_id} {call.deadline.remaining_s() < 6}")
+        return response.SerializeToString()
+
+
+class Graph:
+    """A stream of three pages; other RPCs are never called."""
+
+    async def StreamFollowers(
+        self, _: graph_pb.StreamFollowersRequest, __: Call
+    ) -> AsyncIterator[graph_pb.StreamFollowersResponse]:
+        for user_id in (1, 2, 3):
+            yield graph_pb.StreamFollowersResponse(user_id=user_id)
+
+    def __getattr__(self, name: str) -> Any:
+        if name[0].isupper():
+            return None
+        raise AttributeError(name)
+
+
+class World:
+    """A running server and a channel to it."""
+
+    def __init__(self, server: Server, feed: Feed, channel: aio.Channel, issuer: DevIssuer) -> None:
+        self.server = server
+        self.feed = feed
+        self.channel = channel
+        self.stub = FeedServiceStub(channel)
+        self.issuer = issuer
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        return (("authorization", f"Bearer {self.issuer.mint(42, 'ana', now_s=CLOCK.now_ms() // 1000)}"),)
+
+    async def get(self, cursor: str = "", *, timeout: float = 5, **more: Any) -> feed_pb.GetFeedResponse:
+        request = feed_pb.GetFeedRequest(cursor=cursor, **more)
+        return await self.stub.GetFeed(request, metadata=self.metadata(), timeout=timeout)
+
+
+@pytest.fixture(params=["native", "grpcio"])
+async def world(request: pytest.FixtureRequest, tmp_path: Any) -> AsyncIterator[World]:
+    issuer = DevIssuer.load_or_create(tmp_path)
+    verifier = TokenVerifier(issuer.jwks(), issuer="feedmesh-dev", audience="feedmesh", clock=CLOCK)
+    feed = Feed()
+    services = [
+        Service(feed_pb.DESCRIPTOR.services_by_name["FeedService"], feed, Access.USER),
+        Service(graph_pb.DESCRIPTOR.services_by_name["GraphInternalService"], Graph(), Access.INTERNAL),
+    ]
+    settings = ServerSettings(engine=request.param, max_concurrent=2)
+    server = build_server(settings, services, auth=Authenticator(verifier, KEY), clock=CLOCK)
+    await server.start()
+    async with aio.insecure_channel(server.address) as channel:
+        yield World(server, feed, channel, issuer)
+    feed.release.set()
+    await server.stop(1.0)
+
+
+def details(refused: aio.AioRpcError) -> Status:
+    trailing = dict(iter(refused.trailing_metadata() or ()))
+    return Status.FromString(cast("bytes", trailing["grpc-status-details-bin"]))
+
+
+def info(refused: aio.AioRpcError) -> ErrorInfo:
+    found = ErrorInfo()
+    assert details(refused).details[0].Unpack(found)
+    return found
+
+
+async def test_the_user_is_that_of_the_token_and_headers_come_first(world: World) -> None:
+    call = world.stub.GetFeed(feed_pb.GetFeedRequest(), metadata=world.metadata(), timeout=5)
+    assert dict(iter(await call.initial_metadata()))["x-feed-quality"] == "normal"
+    assert (await call).next_cursor == "42 True"
+
+
+async def test_a_call_without_a_token_is_refused_before_its_handler(world: World) -> None:
+    with pytest.raises(aio.AioRpcError) as refused:
+        await world.stub.GetFeed(feed_pb.GetFeedRequest(), timeout=5)
+    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert (info(refused.value).reason, info(refused.value).domain) == ("TOKEN_MISSING", "feedmesh")
+    assert world.feed.calls == 0
+
+
+async def test_a_domain_error_keeps_its_reason_and_data(world: World) -> None:
+    with pytest.raises(aio.AioRpcError) as refused:
+        await world.get("domain")
+    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+    assert info(refused.value).reason == "USER_NOT_FOUND"
+    assert dict(info(refused.value).metadata) == {"user_id": "7"}
+
+
+async def test_a_bug_says_nothing_but_an_id(world: World) -> None:
+    with pytest.raises(aio.AioRpcError) as refused:
+        await world.get("bug")
+    assert refused.value.code() is grpc.StatusCode.INTERNAL
+    assert "secret" not in str(refused.value)
+    assert info(refused.value).metadata["error_id"]
+
+
+async def test_rules_of_the_contract_name_the_field(world: World) -> None:
+    with pytest.raises(aio.AioRpcError) as refused:
+        await world.get(limit=-1)
+    violations = BadRequest()
+    assert details(refused.value).details[1].Unpack(violations)
+    assert [violation.field for violation in violations.field_violations] == ["limit"]
+    assert world.feed.calls == 0
+
+
+async def test_bytes_that_are_no_message_are_refused(world: World) -> None:
+    raw = world.channel.unary_unary("/feedmesh.feed.v1.FeedService/GetFeed")
+    with pytest.raises(aio.AioRpcError) as refused:
+        await raw(b"\x12\x02\xff\xfe", metadata=world.metadata(), timeout=5)
+    assert info(refused.value).reason == "REQUEST_MALFORMED"
+
+
+async def test_throttling_says_when_to_come_back(world: World) -> None:
+    with pytest.raises(aio.AioRpcError) as refused:
+        await world.get("quota")
+    retry = RetryInfo()
+    assert details(refused.value).details[1].Unpack(retry)
+    assert retry.retry_delay.seconds == 1
+
+
+async def test_a_deadline_cancels_the_handler(world: World) -> None:
+    with pytest.raises(aio.AioRpcError) as late:
+        await world.get("wait", timeout=0.2)
+    assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    async with asyncio.timeout(5):
+        await world.feed.cancelled.wait()
+
+
+async def test_more_than_it_takes_at_once_is_refused_at_once(world: World) -> None:
+    waiting = [asyncio.ensure_future(world.get("wait")) for _ in range(2)]
+    while world.feed.calls < 2:
+        await asyncio.sleep(0.01)
+    with pytest.raises(aio.AioRpcError) as refused:
+        await world.get()
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert info(refused.value).reason == "OVERLOADED"
+    world.feed.release.set()
+    await asyncio.gather(*waiting)
+    assert (await world.get()).next_cursor == "42 True"
+
+
+async def test_services_show_the_key_and_streams_stream(world: World) -> None:
+    request = graph_pb.StreamFollowersRequest(user_ids=[1])
+    async with internal_channel(world.server.address, KEY) as channel:
+        stub = GraphInternalServiceStub(channel.grpc)
+        assert [page.user_id async for page in channel.stream(stub.StreamFollowers, request, 5)] == [1, 2, 3]
+    async with internal_channel(world.server.address, "some other key of a test") as channel:
+        stub = GraphInternalServiceStub(channel.grpc)
+        with pytest.raises(Unauthenticated) as refused:
+            _ = [page async for page in channel.stream(stub.StreamFollowers, request, 5)]
+        assert refused.value.reason == "INTERNAL_KEY_INVALID"
+
+
+async def test_health_says_serving(world: World) -> None:
+    answer = await health_pb2_grpc.HealthStub(world.channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING

@@ -38,6 +38,7 @@ from foundation.events.port import (
     EventLog,
 )
 from foundation.rpc.server import Server
+from foundation.runtime.garbage import settle
 from foundation.runtime.mesh import MeshSettings
 from foundation.runtime.resources import open_log
 from foundation.telemetry.logging import set_up_logging
@@ -72,6 +73,7 @@ async def _run(config: EmbeddedConfig) -> None:
     loop.add_reader(sys.stdin.fileno(), stop.set)
     try:
         async with all_services(config):
+            settle()
             await stop.wait()
     finally:
         loop.remove_reader(sys.stdin.fileno())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 
 class UserState(IntEnum):
@@ -38,8 +38,7 @@ class Surface(IntEnum):
     """By id or on a profile: mutes do not apply."""
 
 
-@dataclass(slots=True, frozen=True)
-class AuthorFacts:
+class AuthorFacts(NamedTuple):
     """What the rule needs to know of an author."""
 
     author_id: int
@@ -47,8 +46,7 @@ class AuthorFacts:
     is_private: bool
 
 
-@dataclass(slots=True, frozen=True)
-class Edge:
+class Edge(NamedTuple):
     """What the viewer and the author are to each other."""
 
     follow: EdgeState

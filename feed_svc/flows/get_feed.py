@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,13 +62,23 @@ class GetFeed:
         order, reasons = await self._rank(query.viewer_id, candidates)
         (session_id,) = struct.unpack("<Q", self.randomness.token_bytes(8))
         session = Session(session_id or 1, candidates[0], order)
+        # Frozen while the slate is filled: both go to the cache in one write.
+        freezing = asyncio.create_task(self._freeze(query.viewer_id, session))
         try:
-            await self.sessions.save(query.viewer_id, session)
+            page = await self._from_head(query, home, session, Position(Mode.RANKED), reasons)
+        finally:
+            frozen = await freezing
+        if frozen:
+            return page
+        position = Position(Mode.RANKED, freeze_id=session.freeze_id, before_id=session.freeze_id + 1)
+        return await self._newest_first(query, home, position, reasons | {Degraded.SESSION_UNAVAILABLE})
+
+    async def _freeze(self, viewer_id: int, session: Session) -> bool:
+        try:
+            await self.sessions.save(viewer_id, session)
         except Unavailable:
-            position = Position(Mode.RANKED, freeze_id=session.freeze_id, before_id=session.freeze_id + 1)
-            reasons |= {Degraded.SESSION_UNAVAILABLE}
-            return await self._newest_first(query, home, position, reasons)
-        return await self._from_head(query, home, session, Position(Mode.RANKED), reasons)
+            return False
+        return True
 
     async def _rank(self, viewer_id: int, candidates: Sequence[int]) -> tuple[list[int], frozenset[Degraded]]:
         try:

@@ -7,17 +7,19 @@ from collections.abc import Sequence
 from foundation.timeline.port import CAPACITY, Timeline
 
 
-def newest_first(timeline: Timeline, own: Timeline | None, *, oldest_id: int) -> list[int]:
+def newest_first(timeline: Timeline, own: Timeline | None, *, oldest_id: int) -> Sequence[int]:
     """Ids of the timeline and the viewer's own posts, strictly descending, at most CAPACITY, none below *oldest_id*.
 
     The viewer's own posts are pushed into their timeline too; `own` only makes them visible at once. Ids at or below
     the timeline's floor are left out: below it the timeline says nothing about anybody else.
     """
-    ids = [post_id for post_id in timeline.ids if post_id >= oldest_id]
+    ids = timeline.ids
+    if ids and ids[-1] < oldest_id:
+        ids = [post_id for post_id in ids if post_id >= oldest_id]
     if own is not None and own.ids:
         lowest = max(timeline.floor + 1, oldest_id)
-        known = set(ids)
-        fresh = [post_id for post_id in own.ids if post_id >= lowest and post_id not in known]
+        recent = [post_id for post_id in own.ids if post_id >= lowest]
+        fresh = set(recent).difference(ids) if recent else ()
         if fresh:
             ids = sorted([*ids, *fresh], reverse=True)
     return ids[:CAPACITY]

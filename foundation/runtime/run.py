@@ -12,6 +12,7 @@ from typing import TypeVar
 import uvloop
 
 from foundation.rpc.server import Server
+from foundation.runtime.garbage import settle
 from foundation.runtime.settings import SettingsInvalid, from_environment
 from foundation.telemetry.logging import logger, set_up_logging
 
@@ -33,6 +34,7 @@ async def _serve(compose: Callable[[S], AbstractAsyncContextManager[Server]], se
     stopping = asyncio.Event()
     watch_signals(stopping)
     async with compose(settings) as server:
+        settle()
         logger.info("serving", address=server.address)
         await stopping.wait()
         logger.info("draining")

@@ -13,7 +13,7 @@ async def eventually(probe: Callable[[], Awaitable[T]], *, timeout_s: float = 10
     """The first true value of *probe*; AssertionError after *timeout_s*."""
     try:
         async with asyncio.timeout(timeout_s):
-            while not (value := await probe()):  # noqa: ASYNC110 - what is waited for tells nobody
+            while not (value := await probe()):
                 await asyncio.sleep(every_s)
             return value
     except TimeoutError:

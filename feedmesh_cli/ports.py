@@ -6,9 +6,13 @@ import socket
 from dataclasses import dataclass, fields
 
 from feedmesh_cli.failures import CliError, ExitCode
+from foundation.model.clock import SystemRandomness
 
 DEFAULT_EDGE_PORT = 8080
 PORTS_PER_MESH = 10
+FIRST_CHOSEN_PORT = 20_000
+CHOSEN_PORTS = 12_000
+"""Ports are chosen from here on; Linux gives outgoing connections those from 32,768 on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,12 +99,17 @@ def _next_free_base(base: int) -> int:
 
 
 def free_ports(count: int) -> list[int]:
-    """All held open until the last is found, so that they differ."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
+    """Free ports that no outgoing connection takes by chance before they are used: below the range of those."""
+    chance = SystemRandomness()
+    found: list[int] = []
+    for _ in range(100 * count):
+        port = FIRST_CHOSEN_PORT + int.from_bytes(chance.token_bytes(2)) % CHOSEN_PORTS
+        if port not in found and is_free(port):
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise CliError(
+        f"no {count} free ports between {FIRST_CHOSEN_PORT} and {FIRST_CHOSEN_PORT + CHOSEN_PORTS}",
+        cause="other programs listen on nearly all of them",
+        next_step="name a base of your own with --port-base",
+    )

@@ -68,7 +68,7 @@ MUTANTS = (
         "graph_svc/flows/change_blocks.py",
         "        await self.read_models.tell_viewers([blocker_id, blocked_id])\n\n    async def unblock",
         "        await self.read_models.tell_viewers([])\n\n    async def unblock",
-        "tests/system/test_state_machine.py",
+        "tests/system/test_strict.py::test_the_next_page_of_an_open_session_hides_the_author",
     ),
     Mutant(
         "floor ignored by a push",
@@ -103,7 +103,7 @@ MUTANTS = (
         "post_svc/flows/change_post.py",
         "        await self.cards.tell([changed.post], timeout_s=TELL_WITHIN_S)\n",
         "",
-        "tests/system/test_state_machine.py",
+        "tests/system/test_strict.py::test_a_deleted_post_is_in_no_later_page",
     ),
     Mutant(
         "stale follow applied",

@@ -13,6 +13,7 @@ import hiredis
 import pytest
 
 from feedmesh_cli.failures import CliError
+from feedmesh_cli.ports import free_ports
 from feedmesh_cli.valkey import ValkeyServer
 from foundation.redis.client import RedisCluster, connect
 from tests.kit.eventually import eventually
@@ -22,9 +23,8 @@ TRIES = 5
 
 
 def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
+    (port,) = free_ports(1)
+    return port
 
 
 def ask(port: int, *words: str | bytes | int) -> Any:

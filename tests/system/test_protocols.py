@@ -31,9 +31,10 @@ GET_FEED = "/feedmesh.feed.v1.FeedService/GetFeed"
 CREATE_POST = "/feedmesh.post.v1.PostService/CreatePost"
 
 
-@pytest.fixture(scope="module")
-def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    with running_mesh(tmp_path_factory.mktemp("protocols") / "mesh") as running:
+@pytest.fixture(scope="module", params=["native", "grpcio"])
+def mesh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    directory = tmp_path_factory.mktemp("protocols") / "mesh"
+    with running_mesh(directory, "--engine", request.param) as running:
         yield running
 
 

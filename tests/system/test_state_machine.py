@@ -47,6 +47,7 @@ class Network(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(self.loop)  # stubs look for it outside of coroutines
         self.model = ReferenceWorld()
         self.users: list[int] = []
 
@@ -74,6 +75,7 @@ class Network(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "client"):
             self.do(self.client.close())
+        asyncio.set_event_loop(None)
         self.loop.close()
 
     async def edge(self, verb: str, one: int, other: int) -> None:

@@ -1,0 +1,109 @@
+"""What takes effect at once: the next answer after an acknowledged block, mute, unfollow or delete hides what it must,
+also on the next page of an open session; and a follow shows the followee's posts within a second."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from feedmesh.feed.v1 import feed_pb2
+from feedmesh.feed.v1 import feed_service_pb2 as feed_pb
+from feedmesh.graph.v1 import graph_service_pb2 as graph_pb
+from feedmesh.graph.v1 import user_service_pb2 as user_pb
+from feedmesh.post.v1 import post_service_pb2 as post_pb
+
+from feedmesh_cli.mesh_file import Mesh
+from tests.kit.eventually import eventually
+from tests.kit.mesh import Client, running_mesh
+
+pytestmark = [pytest.mark.envoy, pytest.mark.slow]
+POSTS = 6
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    with running_mesh(tmp_path_factory.mktemp("strict") / "mesh") as running:
+        yield running
+
+
+class Pair:
+    """Ana follows bo, who has posted."""
+
+    def __init__(self, client: Client, ana: int, bo: int) -> None:
+        self.client = client
+        self.ana = ana
+        self.bo = bo
+        self.posts: list[int] = []
+
+    async def edge(self, verb: str) -> None:
+        request = getattr(graph_pb, f"{verb}Request")(user_id=self.bo)
+        await getattr(self.client.graph, verb)(request, metadata=self.client.as_user(self.ana), timeout=5)
+
+    async def page(self, cursor: str = "") -> feed_pb.GetFeedResponse:
+        request = feed_pb.GetFeedRequest(limit=2, cursor=cursor)
+        return await self.client.feed.GetFeed(request, metadata=self.client.as_user(self.ana), timeout=5)
+
+
+@pytest.fixture
+async def pair(mesh: Mesh, request: pytest.FixtureRequest) -> AsyncIterator[Pair]:
+    client = Client(mesh)
+    ids = []
+    for name in ("ana", "bo"):
+        username = f"{name}{abs(hash(request.node.nodeid)) % 10**9}"
+        answer = await client.users.CreateUser(user_pb.CreateUserRequest(username=username), timeout=5)
+        ids.append(answer.user.user_id)
+    made = Pair(client, *ids)
+    assert await client.latest(made.ana) == []
+    for place in range(POSTS):
+        created = await client.posts.CreatePost(
+            post_pb.CreatePostRequest(caption=str(place)), metadata=client.as_user(made.bo), timeout=5
+        )
+        made.posts.append(created.post_id)
+    await made.edge("Follow")
+    yield made
+    await client.close()
+
+
+async def test_a_follow_shows_recent_posts_within_a_second(pair: Pair) -> None:
+    async def all_there() -> bool:
+        return await pair.client.latest(pair.ana) == pair.posts[::-1]
+
+    await eventually(all_there, timeout_s=1.0)
+
+
+@pytest.mark.parametrize("verb", ["Block", "Mute", "Unfollow"])
+async def test_the_next_page_of_an_open_session_hides_the_author(pair: Pair, verb: str) -> None:
+    await pair.client.settled()
+    first = await pair.page()
+    assert len(first.posts) == 2
+    assert first.quality == feed_pb2.NORMAL
+    await pair.edge(verb)
+    assert [post.post_id for post in (await pair.page(first.next_cursor)).posts] == []
+    assert await pair.client.latest(pair.ana) == []
+
+
+async def test_a_deleted_post_is_in_no_later_page(pair: Pair) -> None:
+    await pair.client.settled()
+    first = await pair.page()
+    shown = {post.post_id for post in first.posts}
+    victim = next(post for post in pair.posts if post not in shown)
+    request = post_pb.DeletePostRequest(post_id=victim)
+    await pair.client.posts.DeletePost(request, metadata=pair.client.as_user(pair.bo), timeout=5)
+    rest: list[int] = []
+    cursor = first.next_cursor
+    while cursor:
+        page = await pair.page(cursor)
+        rest += [post.post_id for post in page.posts]
+        cursor = page.next_cursor
+    assert shown | set(rest) == set(pair.posts) - {victim}
+    assert len(rest) == len(set(rest)) == POSTS - 3
+
+
+async def test_an_update_shows_at_once(pair: Pair) -> None:
+    await pair.client.settled()
+    await pair.page()
+    request = post_pb.UpdatePostRequest(post_id=pair.posts[0], caption="changed")
+    await pair.client.posts.UpdatePost(request, metadata=pair.client.as_user(pair.bo), timeout=5)
+    pages = await pair.client.pages(pair.ana, feed_pb2.LATEST)
+    captions = {post.post_id: post.caption for page in pages for post in page.posts}
+    assert captions[pair.posts[0]] == "changed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from feedmesh.feed.v1 import feed_pb2
@@ -58,8 +59,6 @@ async def bench_feed(bed: Testbed, seconds: float, tell: Tell) -> list[Figure]:
     """First page, later page, LATEST, and the latency of a first page at a steady load."""
     tell(f"ceiling: a no-op that answers {bed.answer_bytes} bytes")
     noop = await _ceiling(bed, seconds)
-    figures = _shown("ceiling", noop, None)
-    figures.append(figure("answer_bytes", bed.answer_bytes, "bytes"))
     readers = len(bed.tokens)
     first_body = feed_pb.GetFeedRequest(limit=20).SerializeToString()
     latest_body = feed_pb.GetFeedRequest(limit=20, mode=feed_pb2.LATEST).SerializeToString()
@@ -67,14 +66,18 @@ async def bench_feed(bed: Testbed, seconds: float, tell: Tell) -> list[Figure]:
     # Later pages come first: first pages make sessions of their own, and three push the measured cursors out.
     tell("later page")
     later = await _capacity(bed, GET_FEED, bed.requests(later_bodies), seconds)
-    figures += _shown("later_page", later, noop["rate"])
     tell("LATEST, first page")
     latest = await _capacity(bed, GET_FEED, bed.requests([latest_body] * readers), seconds)
-    figures += _shown("latest_page", latest, noop["rate"])
     tell("RANKED, first page")
     requests = bed.requests([first_body] * readers)
     first = await _capacity(bed, GET_FEED, requests, seconds)
-    figures += _shown("first_page", first, noop["rate"])
+    # The machine's speed drifts: the better of two ceilings is the honest one.
+    tell("ceiling, again")
+    noop = max(noop, await _ceiling(bed, seconds), key=itemgetter("rate"))
+    figures = _shown("ceiling", noop, None)
+    figures.append(figure("answer_bytes", bed.answer_bytes, "bytes"))
+    for name, result in (("first_page", first), ("later_page", later), ("latest_page", latest)):
+        figures += _shown(name, result, noop["rate"])
     rate = first["rate"] * STEADY
     tell(f"RANKED, first page, open loop at {rate:.0f}/s")
     steady = await bed.generate(GET_FEED, requests, mode="open", rate=rate, seconds=seconds * 2)

@@ -1,0 +1,107 @@
+"""The contract of posts (post_svc.ports.Posts), over SQL."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from foundation.cards import TOMBSTONE_VERSION
+from foundation.events.envelope import decode
+from foundation.events.outbox import slot_key
+from foundation.events.sql_outbox import SqlOutbox
+from foundation.model.clock import DAY_MS, SystemClock
+from foundation.model.ids import Snowflakes
+from foundation.sql.database import Database, open_database
+from foundation.visibility import PostState
+from post_svc.adapters.posts_sql import SqlPosts
+from post_svc.adapters.tables import OPEN_SLOTS, POST_CHANGES, POST_TABLES, POSTS
+from post_svc.model import CreateOutcome, Draft, NewPost, Patch
+
+ANA, BO = 1, 2
+IDS = Snowflakes(SystemClock())
+
+
+@pytest.fixture
+async def database() -> AsyncIterator[Database]:
+    async with open_database("sqlite://", POST_TABLES) as opened:
+        yield opened
+
+
+@pytest.fixture
+def posts(database: Database) -> SqlPosts:
+    return SqlPosts(database)
+
+
+async def made(posts: SqlPosts, author: int = ANA, caption: str = "hello", request: str = "", now_ms: int = 0) -> int:
+    new = NewPost(IDS.next(), author, Draft(caption, ("sun",)), request)
+    (created,) = await posts.create([new], now_ms=now_ms)
+    assert created.outcome is CreateOutcome.CREATED
+    return created.post_id
+
+
+async def test_a_post_and_its_event_are_one_write(posts: SqlPosts, database: Database) -> None:
+    post_id = await made(posts)
+    outbox = SqlOutbox(database, OPEN_SLOTS, [POSTS, POST_CHANGES])
+    (event,) = await outbox.events(slot_key(post_id))
+    assert event.topic == "posts.created"
+    assert decode(event.value).post_created.post_id == post_id
+    stored = (await posts.get([post_id, 999]))[post_id]
+    assert (stored.author_id, stored.draft, stored.state, stored.version) == (
+        ANA, Draft("hello", ("sun",)), PostState.ACTIVE, 1,
+    )  # fmt: skip
+
+
+async def test_a_request_is_answered_once_for_a_day(posts: SqlPosts) -> None:
+    first = await made(posts, request="r")
+    again, other, foreign = [
+        (await posts.create([NewPost(IDS.next(), author, Draft(caption, ("sun",)), "r")], now_ms=1))[0]
+        for author, caption in ((ANA, "hello"), (ANA, "other"), (BO, "hello"))
+    ]
+    assert (again.outcome, again.post_id, list(again.events)) == (CreateOutcome.REPEATED, first, [])
+    assert other.outcome is CreateOutcome.REQUEST_MISMATCH
+    assert foreign.outcome is CreateOutcome.CREATED
+    assert await made(posts, request="r", now_ms=DAY_MS + 1) != first
+
+
+async def test_updates_grow_the_version_and_repeat_harmlessly(posts: SqlPosts) -> None:
+    post_id = await made(posts)
+    changed = await posts.update(post_id, ANA, Patch(caption="new"), change_id=IDS.next())
+    assert changed is not None
+    assert (changed.post.version, changed.post.draft) == (2, Draft("new", ("sun",)))
+    again = await posts.update(post_id, ANA, Patch(caption="new"), change_id=IDS.next())
+    assert again is not None
+    assert (again.post.version, list(again.events)) == (2, [])
+    assert await posts.update(post_id, BO, Patch(caption="mine"), change_id=IDS.next()) is None
+
+
+async def test_a_delete_is_for_good(posts: SqlPosts) -> None:
+    post_id = await made(posts)
+    assert await posts.delete(post_id, BO, change_id=IDS.next()) is None
+    deleted = await posts.delete(post_id, ANA, change_id=IDS.next())
+    assert deleted is not None
+    assert (deleted.post.state, deleted.post.version) == (PostState.DELETED, TOMBSTONE_VERSION)
+    assert {event.topic for event in deleted.events} == {"posts.deleted", "privacy"}
+    again = await posts.delete(post_id, ANA, change_id=IDS.next())
+    assert again is not None
+    assert list(again.events) == []
+    assert await posts.update(post_id, ANA, Patch(caption="back"), change_id=IDS.next()) is None
+    assert await posts.by_author(ANA, before_id=0, limit=10) == []
+
+
+async def test_recent_is_complete_above_its_floor(posts: SqlPosts) -> None:
+    mine = [await made(posts) for _ in range(6)]
+    await posts.delete(mine[4], ANA, change_id=IDS.next())
+    active = [post_id for post_id in reversed(mine) if post_id != mine[4]]
+    recent = await posts.recent([ANA, BO], after_id=7, limit=3)
+    assert list(recent[ANA].ids) == active[:3]
+    assert recent[ANA].floor == active[3]
+    assert (list(recent[BO].ids), recent[BO].floor) == ([], 7)
+    assert (await posts.recent([ANA], after_id=mine[2], limit=10))[ANA].floor == mine[2]
+
+
+async def test_pages_of_an_author_go_down(posts: SqlPosts) -> None:
+    mine = [await made(posts) for _ in range(5)]
+    first = await posts.by_author(ANA, before_id=0, limit=2)
+    rest = await posts.by_author(ANA, before_id=first[-1].post_id, limit=10)
+    assert [post.post_id for post in [*first, *rest]] == mine[::-1]

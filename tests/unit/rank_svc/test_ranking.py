@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
 
 from foundation.errors import Internal
-from foundation.features import FEATURES, FINGERPRINT, POST_FEATURES, PostFeatures, new_post_features
+from foundation.features import FEATURES, POST_FEATURES, PostFeatures, new_post_features
 from foundation.model.clock import Millis
 from foundation.model.ids import EPOCH_MS, id_at
 from foundation.redis.client import RedisCluster
@@ -24,6 +22,7 @@ from rank_svc.flows.rank_candidates import RankCandidates
 from rank_svc.model import FeatureRows, Ids, RankQuery
 from rank_svc.stages.feature_matrix import age_hours, feature_matrix
 from rank_svc.stages.quick_score import best, quick_scores
+from tests.kit.models import constant_model
 
 NOW_MS = EPOCH_MS + 40 * 86_400_000
 HOUR_MS = 3_600_000
@@ -56,30 +55,6 @@ class MadeUpFeatures:
 
 def post(hours_old: float, place: int = 0) -> int:
     return id_at(int(NOW_MS - hours_old * HOUR_MS)) + place
-
-
-def constant_model(value: float, *, fingerprint: int = FINGERPRINT, width: int = len(FEATURES)) -> bytes:
-    """A model that scores every row alike."""
-    nodes = [
-        helper.make_node("ReduceSum", ["features", "axis"], ["sum"], keepdims=1),
-        helper.make_node("Mul", ["sum", "nothing"], ["zero"]),
-        helper.make_node("Add", ["zero", "value"], ["score"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "constant",
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, [None, width])],
-        [helper.make_tensor_value_info("score", TensorProto.FLOAT, [None, 1])],
-        [
-            helper.make_tensor("axis", TensorProto.INT64, [1], [1]),
-            helper.make_tensor("nothing", TensorProto.FLOAT, [1], [0.0]),
-            helper.make_tensor("value", TensorProto.FLOAT, [1], [value]),
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    helper.set_model_props(model, {"version": "constant", "feature_fingerprint": str(fingerprint)})
-    onnx.checker.check_model(model)
-    return bytes(model.SerializeToString())
 
 
 async def ranked(model: bytes, likes: dict[int, int], ids: list[int], limit: int = 0) -> Any:

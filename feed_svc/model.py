@@ -99,6 +99,15 @@ class Slate:
     """Of these, hidden because the viewer no longer follows the author: what a rebuild would drop."""
     reasons: set[Degraded] = field(default_factory=set)
 
+    def followed_by(self, other: Slate) -> Slate:
+        """Both, as one."""
+        return Slate(
+            [*self.posts, *other.posts],
+            self.examined + other.examined,
+            self.foreign + other.foreign,
+            self.reasons | other.reasons,
+        )
+
 
 @dataclass(slots=True, frozen=True)
 class FeedPage:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from feed_svc.model import Home
 from foundation.redis.client import RedisCluster
-from foundation.timeline.port import TTL_S
-from foundation.timeline.redis import AUTHOR_POSTS, FEED, parse_timeline, timeline_key
+from foundation.timeline.redis import AUTHOR_POSTS, FEED, parse_timeline, read_commands, timeline_key
 from foundation.viewers import decode_viewer, viewer_key
 
 
@@ -16,12 +15,10 @@ class RedisHomes:
         self._redis = redis
 
     async def load(self, viewer_id: int) -> Home:
-        feed = timeline_key(FEED, viewer_id)
         record, elements, _, own = await self._redis.execute(
             [
                 ("GET", viewer_key(viewer_id)),
-                ("LRANGE", feed, 0, -1),
-                ("EXPIRE", feed, TTL_S, "GT"),
+                *read_commands(FEED, viewer_id),
                 ("LRANGE", timeline_key(AUTHOR_POSTS, viewer_id), 0, -1),
             ]
         )

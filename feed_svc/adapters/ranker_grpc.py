@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from feedmesh.rank.v1 import rank_service_pb2 as pb
 from feedmesh.rank.v1.rank_service_pb2_grpc import RankServiceStub
+from numpy.typing import NDArray
 
 from feed_svc.model import HEAD_CAPACITY, Ranked
 from foundation.errors import Internal
@@ -22,14 +23,21 @@ class GrpcRanker:
         self._timeout_s = timeout_s
 
     async def rank(self, viewer_id: int, candidate_ids: Sequence[int]) -> Ranked:
-        packed = np.array(candidate_ids, dtype="<i8").tobytes()
+        candidates = np.array(candidate_ids, dtype="<i8")
+        packed = candidates.tobytes()
         request = pb.RankCandidatesRequest(user_id=viewer_id, candidate_ids=packed, limit=HEAD_CAPACITY)
         answer = await self._channel.call(self._stub.RankCandidates, request, self._timeout_s)
-        ids = np.frombuffer(answer.post_ids, dtype="<i8").tolist()
-        authors = np.frombuffer(answer.author_ids, dtype="<i8").tolist()
-        expected = min(len(candidate_ids), HEAD_CAPACITY)
-        if len(ids) != expected or len(authors) != len(ids) or not set(ids) <= set(candidate_ids):
+        ids = np.frombuffer(answer.post_ids, dtype="<i8")
+        authors = np.frombuffer(answer.author_ids, dtype="<i8")
+        expected = min(len(candidates), HEAD_CAPACITY)
+        if len(ids) != expected or len(authors) != expected or not _chosen_from(candidates, ids):
             raise Internal("RANK_ANSWER_INVALID")
-        if len(set(ids)) != len(ids):
-            raise Internal("RANK_ANSWER_INVALID")
-        return Ranked(ids, authors)
+        return Ranked(ids.tolist(), authors.tolist())
+
+
+def _chosen_from(candidates: NDArray[np.int64], ids: NDArray[np.int64]) -> bool:
+    """True if *ids* are distinct and all among *candidates*."""
+    ordered, chosen = np.sort(candidates), np.sort(ids)
+    places = np.searchsorted(ordered, chosen)
+    found = places < len(ordered)
+    return bool(found.all() and (ordered[places] == chosen).all() and (np.diff(chosen) > 0).all())

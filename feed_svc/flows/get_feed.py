@@ -100,10 +100,13 @@ class GetFeed:
     ) -> FeedPage:
         """A page that begins in the head and may end in the tail: one order, walked from the position."""
         head = session.ids[start.slot :] if start.before_id == 0 else ()
-        shown = set(session.ids)
-        rest = [post_id for post_id in home.ids if post_id <= session.freeze_id and post_id not in shown]
-        tail = before(rest, start.before_id)
-        slate = await fill_slate(self.shelf, query.viewer_id, home.viewer, [*head, *tail], query.limit)
+        tail: Sequence[int] = ()
+        slate = await fill_slate(self.shelf, query.viewer_id, home.viewer, head, query.limit)
+        if slate.examined == len(head):
+            # Most pages end inside the head; only those that reach its end need to know what follows it.
+            tail = _after_head(home, session, start.before_id)
+            rest = await fill_slate(self.shelf, query.viewer_id, home.viewer, tail, query.limit - len(slate.posts))
+            slate = slate.followed_by(rest)
         await self._tidy(query.viewer_id, slate.examined, slate.foreign)
         if slate.examined < len(head):
             slot = start.slot + slate.examined
@@ -133,3 +136,10 @@ class GetFeed:
                 await self.timelines.unlink([viewer_id])
             except Unavailable:
                 return  # the next page tries again
+
+
+def _after_head(home: OpenedHome, session: Session, before_id: int) -> Sequence[int]:
+    """The tail of a RANKED feed: newest first, nothing newer than the head was, nothing that the head holds."""
+    shown = set(session.ids)
+    tail = [post_id for post_id in home.ids if post_id <= session.freeze_id and post_id not in shown]
+    return before(tail, before_id)

@@ -6,7 +6,7 @@ Keys are placed by CRC16 with {tags}; MOVED and ASK are followed; the topology i
 from __future__ import annotations
 
 import asyncio
-import binascii
+from binascii import crc_hqx
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any
@@ -35,6 +35,7 @@ RECONNECT_EVERY_S = 0.05
 """After a failed attempt callers fail at once for so long."""
 
 _pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]  # its stub knows tuples of one
+_KEY_IS_FOURTH = frozenset({"EVALSHA", "EVAL"})
 _NODE_STATES = ("CLUSTERDOWN", "LOADING", "READONLY", "TRYAGAIN", "MASTERDOWN", "BUSY ", "OOM ", "MOVED ", "ASK ")
 """Error replies that speak of a node's state and pass with time."""
 
@@ -391,13 +392,13 @@ class RedisCluster:
 
 def slot_of_key(key: Argument) -> int:
     """The cluster slot of *key*: CRC16 of what stands between the first { and the next }, or of all of it."""
-    raw = key if isinstance(key, bytes) else str(key).encode()
-    start = raw.find(b"{")
-    if start >= 0:
-        end = raw.find(b"}", start + 1)
-        if end > start + 1:
-            raw = raw[start + 1 : end]
-    return binascii.crc_hqx(raw, 0) % SLOTS
+    raw = key.encode() if isinstance(key, str) else key if isinstance(key, bytes) else str(key).encode()
+    start = raw.find(b"{") + 1
+    if start:
+        end = raw.find(b"}", start)
+        if end > start:
+            raw = raw[start:end]
+    return crc_hqx(raw, 0) % SLOTS
 
 
 async def connect(addresses: Sequence[tuple[str, int]], *, timeout_s: float = 0.2) -> RedisCluster:
@@ -412,7 +413,7 @@ async def connect(addresses: Sequence[tuple[str, int]], *, timeout_s: float = 0.
 
 
 def _key_of(command: Command) -> Argument:
-    return command[3] if command[0] in ("EVALSHA", "EVAL") else command[1]
+    return command[3] if command[0] in _KEY_IS_FOURTH else command[1]
 
 
 def _cut(places: Sequence[int]) -> Iterable[Sequence[int]]:

@@ -134,9 +134,9 @@ class Connection(asyncio.Protocol):
             return
         now = self._loop.time()
         if now - self._timer_due > TICK_S and not self._excused:
-            # This process was busy, not the node: read what waits in the socket before giving anybody up.
+            # This process was busy, not the node: it gets one more tick to write and read before anybody is given up.
             self._excused = True
-            self._watch(0.001)
+            self._watch(TICK_S)
             return
         self._excused = False
         for batch in self._pending:

@@ -8,7 +8,8 @@ import random
 import signal
 import struct
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from feedmesh_cli.failures import CliError
+from feedmesh_cli.valkey import ValkeyServer
 from foundation.errors import Internal, Unavailable
 from foundation.redis.client import MAX_ITEMS_PER_CALL, RedisCluster, connect, slot_of_key
 from foundation.redis.scripts import load_script
@@ -38,11 +41,19 @@ def run_on_loop(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any,
     return run
 
 
+@asynccontextmanager
+async def connected(addresses: Sequence[tuple[str, int]], timeout_s: float) -> AsyncIterator[RedisCluster]:
+    redis = await connect(addresses, timeout_s=timeout_s)
+    try:
+        yield redis
+    finally:
+        await redis.close()
+
+
 @pytest.fixture
 async def client(valkey_cluster: ValkeyCluster) -> AsyncIterator[RedisCluster]:
-    redis = await connect(valkey_cluster.addresses, timeout_s=0.5)
-    yield redis
-    await redis.close()
+    async with connected(valkey_cluster.addresses, 0.5) as redis:
+        yield redis
 
 
 def place_of(cluster: ValkeyCluster, key: str) -> int:
@@ -96,9 +107,8 @@ async def test_no_node_at_all_is_unavailable() -> None:
 
 
 async def test_one_seed_that_answers_is_enough(valkey: int) -> None:
-    redis = await connect([("127.0.0.1", free_port()), ("127.0.0.1", valkey)])
-    assert await redis.execute([("SET", "a", 1)]) == [b"OK"]
-    await redis.close()
+    async with connected([("127.0.0.1", free_port()), ("127.0.0.1", valkey)], 0.5) as redis:
+        assert await redis.execute([("SET", "a", 1)]) == [b"OK"]
 
 
 # Cancelled and late callers
@@ -108,33 +118,52 @@ def test_cancelled_callers_never_mix_up_the_replies_of_others(
     valkey_cluster: ValkeyCluster, run_on_loop: Callable[[Coroutine[Any, Any, None]], None]
 ) -> None:
     async def scenario() -> None:
-        redis = await connect(valkey_cluster.addresses, timeout_s=5)
-        await redis.execute([("SET", f"k{n}", f"v{n}") for n in range(400)])
-        chance = random.Random(7)
-        answered = 0
+        async with connected(valkey_cluster.addresses, 5) as redis:
+            await redis.execute([("SET", f"k{n}", f"v{n}") for n in range(400)])
+            chance = random.Random(7)
+            answered = 0
 
-        async def caller(seed: int) -> None:
-            nonlocal answered
-            mine = random.Random(seed)
-            for _ in range(20):
-                wanted = [mine.randrange(400) for _ in range(mine.randint(1, 30))]
-                assert await redis.execute([("GET", f"k{n}") for n in wanted]) == [b"v%d" % n for n in wanted]
-                answered += 1
+            async def caller(seed: int) -> None:
+                nonlocal answered
+                mine = random.Random(seed)
+                for _ in range(20):
+                    wanted = [mine.randrange(400) for _ in range(mine.randint(1, 30))]
+                    assert await redis.execute([("GET", f"k{n}") for n in wanted]) == [b"v%d" % n for n in wanted]
+                    answered += 1
 
-        tasks = [asyncio.create_task(caller(seed)) for seed in range(60)]
-        while not all(task.done() for task in tasks):
-            await asyncio.sleep(chance.choice([0, 0, 0.0005]))
-            victim = chance.choice(tasks)
-            if chance.random() < 0.3:
-                victim.cancel()
-        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-        assert {type(o) for o in outcomes} <= {type(None), asyncio.CancelledError}
-        assert any(isinstance(o, asyncio.CancelledError) for o in outcomes)
-        assert answered > 0
-        assert await redis.execute([("GET", "k1"), ("GET", "k399")]) == [b"v1", b"v399"]
-        await redis.close()
+            tasks = [asyncio.create_task(caller(seed)) for seed in range(60)]
+            while not all(task.done() for task in tasks):
+                await asyncio.sleep(chance.choice([0, 0, 0.0005]))
+                victim = chance.choice(tasks)
+                if chance.random() < 0.3:
+                    victim.cancel()
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            assert {type(o) for o in outcomes} <= {type(None), asyncio.CancelledError}
+            assert any(isinstance(o, asyncio.CancelledError) for o in outcomes)
+            assert answered > 0
+            assert await redis.execute([("GET", "k1"), ("GET", "k399")]) == [b"v1", b"v399"]
 
     run_on_loop(scenario())
+
+
+async def test_the_replies_to_a_cancelled_caller_go_to_nobody(
+    client: RedisCluster, valkey_cluster: ValkeyCluster
+) -> None:
+    mine, yours, other = keys_at(valkey_cluster, 0, 3)
+    await client.execute([("SET", mine, "mine"), ("SET", yours, "yours"), ("SET", other, "other")])
+    os.kill(valkey_cluster.pid(0), signal.SIGSTOP)
+    try:
+        first = asyncio.create_task(client.execute([("GET", mine)], timeout_s=2))
+        cancelled = asyncio.create_task(client.execute([("GET", other), ("GET", other)], timeout_s=2))
+        last = asyncio.create_task(client.execute([("GET", yours)], timeout_s=2))
+        await asyncio.sleep(0.05)
+        cancelled.cancel()
+        await asyncio.sleep(0)
+        assert cancelled.cancelled()
+    finally:
+        os.kill(valkey_cluster.pid(0), signal.SIGCONT)
+    assert await first == [b"mine"]
+    assert await last == [b"yours"]
 
 
 def test_a_silent_node_costs_the_timeout_and_its_late_replies_go_to_nobody(
@@ -144,21 +173,20 @@ def test_a_silent_node_costs_the_timeout_and_its_late_replies_go_to_nobody(
     elsewhere = keys_at(valkey_cluster, 1, 1)[0]
 
     async def scenario() -> None:
-        redis = await connect(valkey_cluster.addresses, timeout_s=0.1)
-        await redis.execute([("SET", key, "mine"), ("SET", other, "other"), ("SET", elsewhere, "elsewhere")])
-        os.kill(valkey_cluster.pid(0), signal.SIGSTOP)
-        try:
-            started = time.monotonic()
-            failed, fine = await redis.try_execute([("GET", key), ("GET", elsewhere)])
-            assert isinstance(failed, Unavailable)
-            assert fine == b"elsewhere"
-            with pytest.raises(Unavailable):
-                await redis.execute([("GET", other)], timeout_s=0.05)
-            assert time.monotonic() - started < 0.4
-        finally:
-            os.kill(valkey_cluster.pid(0), signal.SIGCONT)
-        assert await redis.execute([("GET", other), ("GET", key)], timeout_s=2) == [b"other", b"mine"]
-        await redis.close()
+        async with connected(valkey_cluster.addresses, 0.1) as redis:
+            await redis.execute([("SET", key, "mine"), ("SET", other, "other"), ("SET", elsewhere, "elsewhere")])
+            os.kill(valkey_cluster.pid(0), signal.SIGSTOP)
+            try:
+                started = time.monotonic()
+                failed, fine = await redis.try_execute([("GET", key), ("GET", elsewhere)])
+                assert isinstance(failed, Unavailable)
+                assert fine == b"elsewhere"
+                with pytest.raises(Unavailable):
+                    await redis.execute([("GET", other)], timeout_s=0.05)
+                assert time.monotonic() - started < 0.4
+            finally:
+                os.kill(valkey_cluster.pid(0), signal.SIGCONT)
+            assert await redis.execute([("GET", other), ("GET", key)], timeout_s=2) == [b"other", b"mine"]
 
     run_on_loop(scenario())
 
@@ -185,22 +213,19 @@ def test_a_busy_process_does_not_blame_the_node(
     valkey: int, run_on_loop: Callable[[Coroutine[Any, Any, None]], None]
 ) -> None:
     async def scenario() -> None:
-        redis = await connect([("127.0.0.1", valkey)], timeout_s=0.1)
-        call = asyncio.create_task(redis.execute([("SET", "a", 1)]))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        time.sleep(0.4)  # noqa: ASYNC251 - the loop is held up on purpose
-        assert await call == [b"OK"]
-        await redis.close()
+        async with connected([("127.0.0.1", valkey)], 0.1) as redis:
+            call = asyncio.create_task(redis.execute([("SET", "a", 1)]))
+            await asyncio.sleep(0)
+            time.sleep(0.4)  # noqa: ASYNC251 - the loop is held up on purpose
+            assert await call == [b"OK"]
 
     run_on_loop(scenario())
 
 
 async def test_closing_fails_what_is_in_flight(valkey: int) -> None:
-    redis = await connect([("127.0.0.1", valkey)], timeout_s=5)
-    call = asyncio.create_task(redis.execute([("BLPOP", "nothing", 5)]))
-    await asyncio.sleep(0.01)
-    await redis.close()
+    async with connected([("127.0.0.1", valkey)], 5) as redis:
+        call = asyncio.create_task(redis.execute([("BLPOP", "nothing", 5)]))
+        await asyncio.sleep(0.01)
     with pytest.raises(Unavailable):
         await call
 
@@ -230,27 +255,41 @@ async def test_a_dead_node_fails_its_share_alone_and_recovers(
 
 async def test_the_only_node_recovers_too(valkeys: Valkeys, tmp_path: Path) -> None:
     cluster = ValkeyCluster(valkeys, tmp_path, 1)
-    redis = await connect(cluster.addresses)
-    cluster.kill(0)
-    with pytest.raises(Unavailable):
-        await redis.execute([("GET", "a")])
-    cluster.revive(0)
+    async with connected(cluster.addresses, 0.5) as redis:
+        cluster.kill(0)
+        with pytest.raises(Unavailable):
+            await redis.execute([("GET", "a")])
+        cluster.revive(0)
 
-    async def recovered() -> bool:
-        return await redis.try_execute([("SET", "a", 1)]) == [b"OK"]
+        async def recovered() -> bool:
+            return await redis.try_execute([("SET", "a", 1)]) == [b"OK"]
 
-    await eventually(recovered)
-    await redis.close()
+        await eventually(recovered)
     cluster.stop()
 
 
-async def test_many_callers_of_a_dead_node_fail_together(client: RedisCluster, valkey_cluster: ValkeyCluster) -> None:
+async def test_many_callers_of_a_dead_node_fail_together(
+    client: RedisCluster, valkey_cluster: ValkeyCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (key,) = keys_at(valkey_cluster, 1, 1)
     valkey_cluster.kill(1)
+    attempts = 0
+    loop = asyncio.get_running_loop()
+    create_connection = loop.create_connection
+
+    async def counted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal attempts
+        attempts += 1
+        return await create_connection(*args, **kwargs)
+
+    monkeypatch.setattr(loop, "create_connection", counted)
     started = time.monotonic()
     outcomes = await asyncio.gather(*(client.try_execute([("GET", key)]) for _ in range(500)))
     assert all(isinstance(reply, Unavailable) for (reply,) in outcomes)
+    for _ in range(50):
+        await client.try_execute([("GET", key)])
     assert time.monotonic() - started < 1
+    assert attempts < 20
 
 
 async def test_pushes_to_a_dead_node_say_failed_and_land_when_it_is_back(
@@ -365,8 +404,10 @@ async def test_scripts_that_the_server_forgot_are_loaded_again(redis: RedisClust
     feeds = RedisTimelines(redis, FEED)
     assert await feeds.begin(1, "t", 0)
     assert await feeds.commit(1, "t", [3], 0)
-    await redis.execute([("SCRIPT", "FLUSH")])
-    assert await feeds.push([1], 4) == {1: Pushed.DONE}
+    await redis.execute([("SCRIPT", "FLUSH"), ("CONFIG", "RESETSTAT")])
+    assert await feeds.push([1, 2, 3], 4) == {1: Pushed.DONE, 2: Pushed.COLD, 3: Pushed.COLD}
+    (stats,) = await redis.execute([("INFO", "commandstats")])
+    assert b"cmdstat_eval:" not in stats  # once for all owners, not one by one
     await redis.execute([("SCRIPT", "FLUSH")])
     assert await feeds.read([1]) == {1: Timeline([4, 3], 0)}
 
@@ -398,16 +439,15 @@ async def stored(redis: RedisCluster, key: str = "card:{1}") -> Any:
 @given(versions=st.lists(VERSIONS, min_size=1, max_size=8))
 def test_the_greatest_version_stays_whatever_the_order(valkey: int, versions: list[int]) -> None:
     async def scenario() -> None:
-        redis = await connect([("127.0.0.1", valkey)], timeout_s=2)
-        await redis.flush_all()
-        newest = b""
-        for n, version in enumerate(versions):
-            late = record(version, b"%d" % n)
-            await set_if_newer(redis, [("card:{1}", late)], ttl_s=60)
-            if not newest or version >= struct.unpack_from("<q", newest, 4)[0]:
-                newest = late
-            assert await stored(redis) == newest
-        await redis.close()
+        async with connected([("127.0.0.1", valkey)], 2) as redis:
+            await redis.flush_all()
+            newest = b""
+            for n, version in enumerate(versions):
+                late = record(version, b"%d" % n)
+                await set_if_newer(redis, [("card:{1}", late)], ttl_s=60)
+                if not newest or version >= struct.unpack_from("<q", newest, 4)[0]:
+                    newest = late
+                assert await stored(redis) == newest
 
     asyncio.run(scenario())
 
@@ -431,3 +471,26 @@ async def test_readers_that_cannot_be_told_are_reported(client: RedisCluster, va
         await set_if_newer(client, records, ttl_s=60)
     alive = [key for key, _ in records if place_of(valkey_cluster, key) != 0]
     assert await client.execute([("GET", key) for key in alive]) == [record(1)] * len(alive)
+
+
+# Servers of our own
+
+
+def test_a_server_serves_within_a_second(valkeys: Valkeys, tmp_path: Path) -> None:
+    started = time.monotonic()
+    cluster = ValkeyCluster(valkeys, tmp_path, 1)
+    took_s = time.monotonic() - started
+    assert ask(cluster.ports[0], "SET", "a", "1") == b"OK"
+    assert ask(cluster.ports[0], "ROLE")[0] == b"master"
+    assert ask(cluster.ports[0], "CLUSTER", "NODES").count(b"\n") == 1
+    cluster.stop()
+    assert took_s < 1
+
+
+def test_a_taken_port_is_told_and_its_holder_left_alone(valkeys: Valkeys, valkey: int, tmp_path: Path) -> None:
+    ask(valkey, "SET", "a", "1")
+    with pytest.raises(CliError) as caught:
+        valkeys.call(ValkeyServer().start(tmp_path, valkey))
+    assert str(valkey) in caught.value.where
+    assert "Address already in use" in caught.value.detail
+    assert ask(valkey, "GET", "a") == b"1"

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import uvloop
 
-from bench.http2 import Http2Connection, grpc_body, header_block
+from bench.http2 import Http2Connection, header_block
+from foundation.rpc.http2 import grpc_body
 
 RESOURCE_EXHAUSTED = 8
 SHARE_CAP = 0.003

@@ -20,6 +20,7 @@ from foundation.model.clock import SystemClock, SystemRandomness
 from foundation.people import ReadThroughPeople
 from foundation.rpc.channels import internal_channel
 from foundation.rpc.server import Access, Server, Service, build_server
+from foundation.rpc.unary import unary_channel
 from foundation.runtime.resources import open_redis
 from foundation.seal import Sealer
 from foundation.timeline.recent import ReadThroughRecentPosts
@@ -38,7 +39,7 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
         redis = await stack.enter_async_context(open_redis(mesh))
         graph = await stack.enter_async_context(internal_channel(mesh.graph_svc, mesh.internal_key))
         posts = await stack.enter_async_context(internal_channel(mesh.post_svc, mesh.internal_key))
-        rank = await stack.enter_async_context(internal_channel(mesh.rank_svc, mesh.internal_key))
+        rank = await stack.enter_async_context(unary_channel(mesh.rank_svc, mesh.internal_key))
         people = ReadThroughPeople(redis, graph)
         shelf = ReadThroughShelf(redis, posts=posts, people=people, capacity=settings.facts_capacity)
         feeds = RedisTimelines(redis, FEED)

@@ -6,27 +6,28 @@ from collections.abc import Sequence
 
 import numpy as np
 from feedmesh.rank.v1 import rank_service_pb2 as pb
-from feedmesh.rank.v1.rank_service_pb2_grpc import RankServiceStub
 from numpy.typing import NDArray
 
 from feed_svc.model import HEAD_CAPACITY, Ranked
 from foundation.errors import Internal
-from foundation.rpc.channels import InternalChannel
+from foundation.rpc.unary import UnaryChannel
+
+RANK_CANDIDATES = "/feedmesh.rank.v1.RankService/RankCandidates"
 
 
 class GrpcRanker:
     """feed_svc.ports.Ranker."""
 
-    def __init__(self, channel: InternalChannel, *, timeout_s: float) -> None:
+    def __init__(self, channel: UnaryChannel, *, timeout_s: float) -> None:
         self._channel = channel
-        self._stub = RankServiceStub(channel.grpc)
         self._timeout_s = timeout_s
 
     async def rank(self, viewer_id: int, candidate_ids: Sequence[int]) -> Ranked:
         candidates = np.array(candidate_ids, dtype="<i8")
         packed = candidates.tobytes()
         request = pb.RankCandidatesRequest(user_id=viewer_id, candidate_ids=packed, limit=HEAD_CAPACITY)
-        answer = await self._channel.call(self._stub.RankCandidates, request, self._timeout_s)
+        raw = await self._channel.call(RANK_CANDIDATES, request.SerializeToString(), self._timeout_s)
+        answer = pb.RankCandidatesResponse.FromString(raw)
         ids = np.frombuffer(answer.post_ids, dtype="<i8")
         authors = np.frombuffer(answer.author_ids, dtype="<i8")
         expected = min(len(candidates), HEAD_CAPACITY)

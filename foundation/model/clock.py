@@ -43,7 +43,22 @@ class Randomness(Protocol):
 
 
 class SystemRandomness:
-    """The kernel's generator."""
+    """The kernel's generator, asked for POOL_BYTES at a time: a system call costs more than a page's nonces are worth.
+
+    For one process: a child that is forked must make its own.
+    """
+
+    POOL_BYTES = 4_096
+
+    def __init__(self) -> None:
+        self._pool = b""
+        self._used = 0
 
     def token_bytes(self, n: int) -> bytes:
-        return os.urandom(n)
+        end = self._used + n
+        if end > len(self._pool):
+            self._pool = os.urandom(max(n, self.POOL_BYTES))
+            self._used, end = 0, n
+        taken = self._pool[self._used : end]
+        self._used = end
+        return taken

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+import orjson
+
 from foundation.errors import Unavailable
 from foundation.redis.client import Command, RedisCluster
 from foundation.redis.scripts import load_script
@@ -44,7 +46,8 @@ def parse_timeline(elements: Sequence[bytes] | None, *, capacity: int = CAPACITY
     """The timeline in a list as read; None for an absent one or one that is being rebuilt."""
     if not elements or elements[-1].startswith(_BUILDING):
         return None
-    ids = list(map(int, elements))
+    # Decimal text is JSON too, and its parser takes a third of the time of 500 calls of int.
+    ids: list[int] = orjson.loads(b"[%b]" % b",".join(elements))
     floor = ids.pop()
     if len(ids) > capacity:
         floor = ids[capacity]

@@ -7,6 +7,8 @@ Layout 1 of an element, little endian: u8 layout, u64 session id, i64 freeze id,
 from __future__ import annotations
 
 import struct
+from array import array
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -32,7 +34,7 @@ class RedisSessions:
 
     async def save(self, viewer_id: int, session: Session) -> None:
         key = session_key(viewer_id)
-        record = _HEAD.pack(LAYOUT, session.session_id, session.freeze_id) + np.array(session.ids, "<i8").tobytes()
+        record = _HEAD.pack(LAYOUT, session.session_id, session.freeze_id) + _packed(session.ids)
         await self._redis.execute([("LPUSH", key, record), ("LTRIM", key, 0, KEPT - 1), ("EXPIRE", key, TTL_S)])
 
     async def load(self, viewer_id: int, session_id: int) -> Session | None:
@@ -45,3 +47,7 @@ class RedisSessions:
             if found_id == session_id:
                 return Session(session_id, freeze_id, np.frombuffer(record, "<i8", offset=_HEAD.size).tolist())
         return None
+
+
+def _packed(ids: Sequence[int]) -> bytes:
+    return np.frombuffer(array("q", ids), dtype=np.int64).astype("<i8", copy=False).tobytes()

@@ -88,6 +88,5 @@ class ReadThroughShelf:
     def learn(self, post_ids: Sequence[int], author_ids: Sequence[int]) -> None:
         if len(self._author_of) + len(post_ids) > self._capacity:
             self._author_of.clear()  # a fact is cheap to learn again; keeping an order of use is not
-        self._author_of.update(
-            (post_id, author_id) for post_id, author_id in zip(post_ids, author_ids, strict=True) if author_id
-        )
+        pairs = zip(post_ids, author_ids, strict=True)
+        self._author_of.update(pairs if all(author_ids) else [pair for pair in pairs if pair[1]])

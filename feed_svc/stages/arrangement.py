@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from feed_svc.model import AUTHOR_CAP, WINDOW
 
 
@@ -13,6 +15,8 @@ def arrange(ids: Sequence[int], author_ids: Sequence[int]) -> list[int]:
     Surplus moves down to the next window that has room. When only surplus is left the cap can't hold: the rest follows
     in its order. Author 0 is unknown and never capped.
     """
+    if _fits_already(author_ids):
+        return list(ids)
     arranged: list[int] = []
     waiting = list(zip(ids, author_ids, strict=True))
     while waiting:
@@ -36,3 +40,13 @@ def arrange(ids: Sequence[int], author_ids: Sequence[int]) -> list[int]:
             break
         waiting = surplus
     return arranged
+
+
+def _fits_already(author_ids: Sequence[int]) -> bool:
+    """True if no window holds more than AUTHOR_CAP of one author: the usual head of who follows many."""
+    count = len(author_ids)
+    padded = np.zeros(-(-count // WINDOW) * WINDOW, dtype=np.int64)
+    padded[:count] = author_ids
+    windows = np.sort(padded.reshape(-1, WINDOW), axis=1)
+    crowded = windows[:, AUTHOR_CAP:] == windows[:, :-AUTHOR_CAP]
+    return not (crowded & (windows[:, AUTHOR_CAP:] != 0)).any()

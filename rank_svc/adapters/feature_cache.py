@@ -1,4 +1,4 @@
-"""Features over Redis behind a columnar table in the process: one dict look-up per candidate, the rest is numpy.
+"""Features over Redis behind a columnar table in the process: a binary search over sorted ids, the rest is numpy.
 
 A post's author and media never change and nobody counts anything yet, so rows stay until they are evicted; the updater
 of the same process overwrites them.
@@ -7,9 +7,9 @@ of the same process overwrites them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import repeat
 
 import numpy as np
+from numpy.typing import NDArray
 
 from foundation.errors import DomainError
 from foundation.features import POST_FEATURES, TTL_S, PostFeatures, decode_features, encode_features, features_key
@@ -18,6 +18,9 @@ from rank_svc.model import FeatureRows, Ids
 
 UNKNOWN = 0
 """The table's first row: zeros, author 0."""
+YOUNG = 512
+YOUNG_SHARE = 1.05
+"""The sorted index is made again when the table has grown by this share and number."""
 
 
 class CachedFeatures:
@@ -30,14 +33,27 @@ class CachedFeatures:
         size = min(capacity, 4_096) + 1
         self._values = np.zeros((size, len(POST_FEATURES)), dtype=np.float32)
         self._authors = np.zeros(size, dtype=np.int64)
+        self._index()
 
     async def rows(self, post_ids: Ids) -> FeatureRows:
-        listed = post_ids.tolist()
-        places = np.fromiter(map(self._row_of.get, listed, repeat(UNKNOWN)), dtype=np.intp, count=len(listed))
-        if not places.all():
-            await self._load([post_id for post_id, place in zip(listed, places.tolist(), strict=True) if not place])
-            places = np.fromiter(map(self._row_of.get, listed, repeat(UNKNOWN)), dtype=np.intp, count=len(listed))
-        return FeatureRows(self._values[places], self._authors[places])
+        places, unknown = self._places(post_ids)
+        if unknown:
+            await self._load(unknown)
+            places, _ = self._places(post_ids)
+        return FeatureRows(self._values.take(places, axis=0), self._authors.take(places))
+
+    def _places(self, post_ids: Ids) -> tuple[NDArray[np.intp], list[int]]:
+        """Rows of *post_ids* (UNKNOWN where there is none), and the ids of those that have none."""
+        at = self._sorted_ids.searchsorted(post_ids)
+        places = self._sorted_rows.take(at)
+        young = np.flatnonzero(self._sorted_ids.take(at) != post_ids)
+        unknown: list[int] = []
+        for place, post_id in zip(young.tolist(), post_ids[young].tolist(), strict=True):
+            row = self._row_of.get(post_id, UNKNOWN)
+            places[place] = row
+            if row == UNKNOWN:
+                unknown.append(post_id)
+        return places, unknown
 
     async def put(self, features: Sequence[tuple[int, PostFeatures]]) -> None:
         await self._redis.execute(
@@ -65,6 +81,8 @@ class CachedFeatures:
             if place == len(self._authors):
                 self._grow()
             self._row_of[post_id] = place
+            if place > YOUNG_SHARE * len(self._sorted_ids) + YOUNG:
+                self._index()
         self._values[place] = row.values
         self._authors[place] = row.author_id
 
@@ -84,3 +102,13 @@ class CachedFeatures:
         self._values[:count] = self._values[places]
         self._authors[:count] = self._authors[places]
         self._row_of = {post_id: place for place, post_id in enumerate(newest, start=1)}
+        self._index()
+
+    def _index(self) -> None:
+        """Sort the ids. Those kept since are found one by one, until they are many."""
+        count = len(self._row_of)
+        ids = np.fromiter(self._row_of.keys(), dtype=np.int64, count=count)
+        rows = np.fromiter(self._row_of.values(), dtype=np.intp, count=count)
+        order = np.argsort(ids)
+        self._sorted_ids = np.append(ids[order], np.iinfo(np.int64).max)
+        self._sorted_rows = np.append(rows[order], UNKNOWN)

@@ -16,7 +16,10 @@ up: setup ## Start the embedded mesh with a small world and print what to try (A
 	@exec $(BIN)/feedmesh up $(ARGS)
 
 .PHONY: setup
-setup: $(RUN_DEPS) ## Install what running needs into .venv, from the lock file
+setup: $(RUN_DEPS) ## Install what running needs into .venv, from the lock file (EXTRA=cluster or postgresql)
+ifdef EXTRA
+	$(UV) sync --locked --inexact --no-dev --compile-bytecode --extra $(EXTRA)
+endif
 
 .PHONY: test
 test: $(DEV_DEPS) ## Install what the tests need and run all of them (ARGS="-k name")
@@ -91,5 +94,5 @@ $(RUN_DEPS): $(BIN)/uv pyproject.toml uv.lock
 	@touch $@
 
 $(DEV_DEPS): $(BIN)/uv pyproject.toml uv.lock
-	$(UV) sync --locked --inexact
+	$(UV) sync --locked --inexact --all-extras
 	@touch $(RUN_DEPS) $@

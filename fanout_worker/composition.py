@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from fanout_worker.adapters.followers_grpc import GrpcFollowers
-from fanout_worker.edge.records import BackfillRecords, FanOutRecords
+from fanout_worker.edge.records import BackfillRecords, FanOutRecords, UndeliverableRecords
 from fanout_worker.flows.backfill_follows import BackfillFollows
 from fanout_worker.flows.fan_out_posts import FanOutPosts
+from fanout_worker.flows.unlink_feeds import UnlinkFeeds
 from fanout_worker.settings import Settings
 from foundation.events.consumer import Consumer
 from foundation.events.port import GRAPH_BY_FOLLOWER, POSTS_CREATED
+from foundation.events.retry_consumers import retry_consumers
 from foundation.model.clock import SystemClock
 from foundation.rpc.channels import internal_channel
 from foundation.rpc.server import Server, build_server
@@ -19,6 +21,8 @@ from foundation.runtime.resources import open_log, open_redis
 from foundation.timeline.recent import ReadThroughRecentPosts
 from foundation.timeline.redis import AUTHOR_POSTS, FEED, RedisTimelines
 
+FANOUT_POSTS = "fanout.posts"
+FANOUT_BACKFILL = "fanout.backfill"
 RECENT_TIMEOUT_S = 2.0
 
 
@@ -34,25 +38,35 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
         posts = await stack.enter_async_context(internal_channel(mesh.post_svc, mesh.internal_key))
         feeds = RedisTimelines(redis, FEED)
         author_posts = RedisTimelines(redis, AUTHOR_POSTS)
-        fan_out = FanOutPosts(followers=GrpcFollowers(graph), feeds=feeds, author_posts=author_posts)
+        followers = GrpcFollowers(graph)
+        fan_out = FanOutRecords(FanOutPosts(followers=followers, feeds=feeds, author_posts=author_posts))
+        undeliverable = UndeliverableRecords(UnlinkFeeds(followers=followers, feeds=feeds, author_posts=author_posts))
         recent = ReadThroughRecentPosts(author_posts, posts, timeout_s=RECENT_TIMEOUT_S)
-        backfill = BackfillFollows(recent=recent, feeds=feeds)
+        backfill = BackfillRecords(BackfillFollows(recent=recent, feeds=feeds))
         consumers = [
             Consumer(
                 log,
-                group="fanout.posts",
+                group=FANOUT_POSTS,
                 topics=[POSTS_CREATED],
-                handle=FanOutRecords(fan_out),
+                handle=fan_out,
+                before_burial=undeliverable,
                 clock=clock,
                 max_records=settings.max_records,
             ),
             Consumer(
                 log,
-                group="fanout.backfill",
+                group=FANOUT_BACKFILL,
                 topics=[GRAPH_BY_FOLLOWER],
-                handle=BackfillRecords(backfill),
+                handle=backfill,
                 clock=clock,
                 max_records=settings.max_records,
+            ),
+            *retry_consumers(
+                log,
+                service="fanout",
+                handlers={FANOUT_POSTS: fan_out, FANOUT_BACKFILL: backfill},
+                clock=clock,
+                before_burial=undeliverable,
             ),
         ]
         server = build_server(mesh.server_settings(), [], auth=mesh.authenticator(clock), clock=clock)

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from feedmesh_cli import operating
 from feedmesh_cli.bench import bench
 from feedmesh_cli.failures import CliError, ExitCode
 
@@ -40,6 +41,7 @@ class Profile(StrEnum):
     """What the mesh is made of."""
 
     EMBEDDED = "embedded"
+    CLUSTER = "cluster"
 
 
 class Engine(StrEnum):
@@ -69,19 +71,28 @@ def up(
     bench_target: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Route /feedmesh.bench.Noop/ to this no-op service.")
     ] = "",
+    cassandra: Annotated[
+        str, typer.Option(metavar="URL", help="Cluster: use this Cassandra or ScyllaDB: [user:password@]host:port,…")
+    ] = "",
+    kafka: Annotated[str, typer.Option(metavar="URL", help="Cluster: use these brokers: host:port,…")] = "",
+    redis: Annotated[str, typer.Option(metavar="URL", help="Cluster: use this Redis Cluster: host:port,…")] = "",
     forget: Annotated[bool, typer.Option("--forget", hidden=True)] = False,
 ) -> None:
-    """Start the mesh: Envoy, all services, Valkey. Ctrl-C stops it, a second Ctrl-C at once."""
-    from feedmesh_cli.supervision import UpOptions
+    """Start the mesh: Envoy, all services, their engines. Ctrl-C stops it, a second Ctrl-C at once."""
+    from feedmesh_cli.starting import UpOptions
     from feedmesh_cli.up import Started, temporary_directory, up_detached, up_in_foreground
 
     options = UpOptions(
         data=data.absolute() if data else temporary_directory(),
         temporary=data is None or forget,
+        profile=profile.value,
         port_base=port_base,
         engine=engine.value,
         model=str(model.absolute()) if model else "",
         bench_target=bench_target,
+        cassandra=cassandra,
+        kafka=kafka,
+        redis=redis,
     )
 
     def tell(started: Started) -> None:
@@ -93,6 +104,8 @@ def up(
         arguments += ["--model", options.model] if options.model else []
         arguments += ["--bench-target", bench_target] if bench_target else []
         arguments += ["--no-world"] if no_world else []
+        for name in ("cassandra", "kafka", "redis"):
+            arguments += [f"--{name}", getattr(options, name)] if getattr(options, name) else []
         tell(asyncio.run(up_detached(options, arguments)))
     else:
         asyncio.run(up_in_foreground(options, world=not no_world, tell=tell))
@@ -218,6 +231,11 @@ def seed_world(
 
 
 app.command()(bench)
+app.command()(operating.doctor)
+app.command()(operating.tail)
+app.command()(operating.trace)
+app.add_typer(operating.migrate, name="migrate")
+app.add_typer(operating.dlq, name="dlq")
 
 
 def _load(mesh: Any, world: Any, *, json: bool) -> None:

@@ -7,8 +7,10 @@ import contextlib
 import ctypes
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from foundation.runtime.settings import inherited_environment
 
 TAIL_LINES = 15
 _PR_SET_PDEATHSIG = 1
@@ -72,8 +74,12 @@ class Child:
         return f"exit code {code}"
 
 
-async def start_child(name: str, command: Sequence[str], log: Path, *, pipe: bool = False) -> Child:
+async def start_child(
+    name: str, command: Sequence[str], log: Path, *, pipe: bool = False, environment: Mapping[str, str] | None = None
+) -> Child:
     """Starts *command* in a process group of its own, so that a Ctrl-C in the terminal reaches the supervisor alone.
+
+    *environment* is added to ours; it holds secrets, which a command line would show to everybody.
 
     The log of the run before is kept beside *log* as .previous.log.
     """
@@ -85,6 +91,7 @@ async def start_child(name: str, command: Sequence[str], log: Path, *, pipe: boo
             stdin=asyncio.subprocess.PIPE if pipe else asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,
+            env={**inherited_environment(), **environment} if environment is not None else None,
             process_group=0,
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )

@@ -7,17 +7,15 @@ stdin does: whoever started it has gone. GET /status tells readiness and lag, GE
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import uvloop
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 import fanout_worker.composition
 import fanout_worker.settings
@@ -29,31 +27,14 @@ import post_svc.composition
 import post_svc.settings
 import rank_svc.composition
 import rank_svc.settings
+from feedmesh_cli.consumer_groups import CONSUMER_GROUPS
 from feedmesh_cli.embedded_config import EmbeddedConfig
-from foundation.events.port import (
-    GRAPH_BY_FOLLOWEE,
-    GRAPH_BY_FOLLOWER,
-    POSTS_CREATED,
-    POSTS_UPDATED,
-    EventLog,
-)
 from foundation.rpc.server import Server
 from foundation.runtime.garbage import settle
 from foundation.runtime.mesh import MeshSettings
+from foundation.runtime.pages import metrics_page, serving_pages
 from foundation.runtime.resources import open_log
 from foundation.telemetry.logging import set_up_logging
-
-CONSUMER_GROUPS: Mapping[str, Sequence[str]] = {
-    "graph.followers": (GRAPH_BY_FOLLOWEE,),
-    "fanout.backfill": (GRAPH_BY_FOLLOWER,),
-    "fanout.posts": (POSTS_CREATED,),
-    "rank.features": (POSTS_CREATED, POSTS_UPDATED),
-}
-"""Groups and their topics; a group that feeds another comes first, so that all zero means nothing is on its way."""
-
-REQUEST_LINE_TIMEOUT_S = 5.0
-
-Page = Callable[[], Awaitable[tuple[str, bytes]]]
 
 
 def main() -> None:
@@ -119,44 +100,15 @@ async def all_services(config: EmbeddedConfig) -> AsyncIterator[Mapping[str, Ser
     async with AsyncExitStack() as stack:
         log = await stack.enter_async_context(open_log(base))
         servers = {name: await stack.enter_async_context(service) for name, service in starting.items()}
-        await stack.enter_async_context(_pages(config.status_port, log, servers))
+
+        async def status() -> tuple[str, bytes]:
+            lag = {group: await log.lag(group, topics) for group, topics in CONSUMER_GROUPS.items()}
+            page = {"services": {name: server.address for name, server in servers.items()}, "lag": lag}
+            return "application/json", json.dumps(page).encode()
+
+        pages = {"/status": status, "/metrics": metrics_page}
+        await stack.enter_async_context(serving_pages(config.status_port, pages))
         yield servers
-
-
-@asynccontextmanager
-async def _pages(port: int, log: EventLog, servers: Mapping[str, Server]) -> AsyncIterator[None]:
-    async def status() -> tuple[str, bytes]:
-        lag = {group: await log.lag(group, topics) for group, topics in CONSUMER_GROUPS.items()}
-        page = {"services": {name: server.address for name, server in servers.items()}, "lag": lag}
-        return "application/json", json.dumps(page).encode()
-
-    async def metrics() -> tuple[str, bytes]:
-        return CONTENT_TYPE_LATEST, generate_latest()
-
-    pages: dict[bytes, Page] = {b"/status": status, b"/metrics": metrics}
-    server = await asyncio.start_server(lambda reader, writer: _answer(reader, writer, pages), "127.0.0.1", port)
-    async with server:
-        yield
-
-
-async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pages: Mapping[bytes, Page]) -> None:
-    """One GET, then the connection closes."""
-    try:
-        async with asyncio.timeout(REQUEST_LINE_TIMEOUT_S):
-            head = await reader.readuntil(b"\r\n\r\n")
-            parts = head.split(b" ", 2)
-            page = pages.get(parts[1]) if len(parts) == 3 and parts[0] == b"GET" else None
-            status, (kind, body) = ("200 OK", await page()) if page else ("404 Not Found", ("text/plain", b"no page\n"))
-            writer.write(
-                f"HTTP/1.0 {status}\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
-            )
-            await writer.drain()
-    except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-        return
-    finally:
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
 
 
 if __name__ == "__main__":

@@ -66,9 +66,13 @@ class Mesh:
     """Service to "host:port"."""
     internal_key: str
     processes: Mapping[str, ProcessId] = field(default_factory=dict)
-    """supervisor, valkey, services, envoy."""
+    """Part to process: supervisor, envoy, the engines; `services` (embedded) or each service by its name."""
     ready: bool = False
     """Whether it has ever been ready for calls."""
+    new: bool = False
+    """Whether its stores were empty when it started."""
+    engines: Mapping[str, str] = field(default_factory=dict)
+    """Engine to the URL under which the services use it; with passwords, if it has any."""
 
     @property
     def directory(self) -> Path:
@@ -79,6 +83,11 @@ class Mesh:
     def edge_address(self) -> str:
         """Host and port of Envoy."""
         return self.edge.split("://", 1)[1]
+
+    @property
+    def log_url(self) -> str:
+        """The event log, as services are told it."""
+        return self.engines.get("kafka") or f"sqlite:///{self.directory / 'log.db'}"
 
     def alive(self) -> bool:
         """Whether the supervisor still runs."""

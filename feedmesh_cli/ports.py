@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 from feedmesh_cli.failures import CliError, ExitCode
 from foundation.model.clock import SystemRandomness
 
 DEFAULT_EDGE_PORT = 8080
 PORTS_PER_MESH = 10
+"""The span of an embedded mesh with --port-base; one with engines of its own takes three of them."""
 FIRST_CHOSEN_PORT = 20_000
 CHOSEN_PORTS = 12_000
 """Ports are chosen from here on; Linux gives outgoing connections those from 32,768 on."""
@@ -30,25 +32,46 @@ class MeshPorts:
     feed_svc: int
 
 
-def choose_ports(port_base: int | None) -> MeshPorts:
+@dataclass(frozen=True, kw_only=True)
+class ClusterPorts(MeshPorts):
+    """Those of a mesh with a process per service and engines of its own."""
+
+    valkey_2: int
+    valkey_3: int
+    kafka: int
+    kafka_controller: int
+    cassandra: int
+    cassandra_storage: int
+    graph_svc_status: int
+    post_svc_status: int
+    rank_svc_status: int
+    fanout_worker_status: int
+    feed_svc_status: int
+
+
+P = TypeVar("P", bound=MeshPorts)
+
+
+def choose_ports(port_base: int | None, kind: type[P]) -> P:
     """The ports of a new mesh.
 
     With *port_base* exactly those that follow it, or CliError; else 8080 for the edge when it is free and free ones for
     the rest. A port is free when it can be bound now; another program may still take it before we do.
     """
-    names = [field.name for field in fields(MeshPorts)]
+    names = [field.name for field in fields(kind)]
+    span = -(-len(names) // PORTS_PER_MESH) * PORTS_PER_MESH
     if port_base is None:
         edge = DEFAULT_EDGE_PORT if is_free(DEFAULT_EDGE_PORT) else None
         rest = free_ports(len(names) - (edge is not None))
-        return MeshPorts(**dict(zip(names, ([edge] if edge else []) + rest, strict=True)))
-    if not 1024 <= port_base <= 65_535 - PORTS_PER_MESH:
+        return kind(**dict(zip(names, ([edge] if edge else []) + rest, strict=True)))
+    if not 1024 <= port_base <= 65_535 - span:
         raise CliError(
             f"--port-base {port_base} is out of range",
-            cause=f"a mesh takes {PORTS_PER_MESH} ports from its base on",
-            next_step=f"choose one from 1024 to {65_535 - PORTS_PER_MESH}",
+            cause=f"a mesh takes {span} ports from its base on",
+            next_step=f"choose one from 1024 to {65_535 - span}",
             code=ExitCode.USAGE,
         )
-    ports = MeshPorts(**{name: port_base + place for place, name in enumerate(names)})
+    ports = kind(**{name: port_base + place for place, name in enumerate(names)})
     for name in names:
         port = getattr(ports, name)
         if not is_free(port):
@@ -56,7 +79,7 @@ def choose_ports(port_base: int | None) -> MeshPorts:
                 f"port {port} is taken",
                 where=f"127.0.0.1:{port}, wanted for {name} by --port-base {port_base}",
                 cause=f"held by {holder(port)}",
-                next_step=f"feedmesh up --port-base {_next_free_base(port_base)}",
+                next_step=f"feedmesh up --port-base {_next_free_base(port_base, span)}",
             )
     return ports
 
@@ -89,11 +112,11 @@ def holder(port: int) -> str:
     return "a process this user may not see"
 
 
-def _next_free_base(base: int) -> int:
+def _next_free_base(base: int, span: int) -> int:
     candidate = base
-    while candidate + 2 * PORTS_PER_MESH <= 65_535:
-        candidate += PORTS_PER_MESH
-        if all(is_free(candidate + place) for place in range(PORTS_PER_MESH)):
+    while candidate + 2 * span <= 65_535:
+        candidate += span
+        if all(is_free(candidate + place) for place in range(span)):
             return candidate
     return DEFAULT_EDGE_PORT
 

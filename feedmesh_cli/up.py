@@ -17,7 +17,8 @@ from typing import IO, TYPE_CHECKING, Any
 from feedmesh_cli.edge import DESCRIPTORS
 from feedmesh_cli.failures import CliError, ExitCode
 from feedmesh_cli.mesh_file import Mesh, load_mesh
-from feedmesh_cli.supervision import UpOptions, run_mesh
+from feedmesh_cli.starting import UpOptions
+from feedmesh_cli.supervision import run_mesh
 from foundation.model.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 WORLD_USERS = 50
 WORLD_SEED = 1
-DETACH_TIMEOUT_S = 90.0
+DETACH_TIMEOUT_S = 180.0
 POLL_S = 0.02
 
 
@@ -50,6 +51,7 @@ class Started:
             "metrics": f"{mesh.status}/metrics",
             "envoy_admin": f"http://{mesh.envoy_admin}",
             "redis": mesh.redis,
+            "engines": {name: without_password(url) for name, url in mesh.engines.items()},
             "services": dict(mesh.services),
             "pids": {name: process.pid for name, process in mesh.processes.items()},
             "user": DEMO_USER if self.user else None,
@@ -74,6 +76,7 @@ class Started:
             f"  metrics, status       {mesh.status}/metrics   {mesh.status}/status",
             f"  Envoy's admin page    http://{mesh.envoy_admin}",
             f"  Valkey                {mesh.redis}",
+            *(f"  {name.capitalize():<21} {without_password(url)}" for name, url in mesh.engines.items()),
             f"  logs                  {mesh.data}/logs",
             "",
         ]
@@ -100,13 +103,12 @@ async def up_in_foreground(options: UpOptions, *, world: bool, tell: Callable[[S
     """Runs the mesh until a signal; *tell* is called once it is ready."""
     clock = SystemClock()
     began = clock.monotonic()
-    fresh = not (options.data / "graph.db").exists()
 
     user: UserToken | None = None
 
     async def prepare(mesh: Mesh) -> None:
         nonlocal user
-        if world and fresh:
+        if world and mesh.new:
             await load_small_world(mesh)
         user = await _demo_user(mesh)
 
@@ -195,6 +197,13 @@ async def _demo_user(mesh: Mesh) -> UserToken | None:
 def temporary_directory() -> Path:
     """A data directory that goes with its mesh."""
     return Path(tempfile.mkdtemp(prefix="feedmesh-"))
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown."""
+    scheme, _, rest = url.partition("://")
+    login, at, place = rest.rpartition("@")
+    return f"{scheme}://{login.partition(':')[0]}{at}{place}"
 
 
 def _report(text: str) -> None:

@@ -7,10 +7,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from feedmesh.post.v1 import post_internal_service_pb2, post_service_pb2
 
-from foundation.events.outbox import Publisher
+from foundation.events.outbox import Outbox, Publisher
 from foundation.events.sql_outbox import SqlOutbox
 from foundation.list_cursors import ListCursors
-from foundation.model.clock import SystemClock, SystemRandomness
+from foundation.model.clock import Clock, SystemClock, SystemRandomness
 from foundation.model.ids import Snowflakes
 from foundation.people import ReadThroughPeople
 from foundation.rpc.channels import internal_channel
@@ -29,6 +29,7 @@ from post_svc.flows.change_post import ChangePost
 from post_svc.flows.create_posts import CreatePosts
 from post_svc.flows.fill_author_posts import FillAuthorPosts
 from post_svc.flows.read_posts import ReadPosts
+from post_svc.ports import Posts
 from post_svc.settings import Settings
 
 
@@ -42,11 +43,10 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
     async with AsyncExitStack() as stack:
         redis = await stack.enter_async_context(open_redis(mesh))
         log = await stack.enter_async_context(open_log(mesh))
-        database = await stack.enter_async_context(open_database(settings.database_url, POST_TABLES))
+        store = _cql_store if settings.database_url.startswith("cassandra:") else _sql_store
+        posts, outbox = await stack.enter_async_context(store(settings.database_url, clock, ids.node))
         graph = await stack.enter_async_context(internal_channel(mesh.graph_svc, mesh.internal_key))
-        outbox = SqlOutbox(database, OPEN_SLOTS, [POSTS, POST_CHANGES])
         publisher = Publisher(log, outbox, clock, worker=ids.node, sweep_every_s=mesh.sweep_every_s)
-        posts = SqlPosts(database)
         cards = RedisCards(redis)
         people = ReadThroughPeople(redis, graph)
         author_posts = RedisTimelines(redis, AUTHOR_POSTS)
@@ -90,3 +90,29 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
         await server.start()
         stack.push_async_callback(server.stop, 5.0)
         yield server
+
+
+Store = tuple[Posts, Outbox]
+
+
+@asynccontextmanager
+async def _sql_store(url: str, _: Clock, __: int) -> AsyncIterator[Store]:
+    async with open_database(url, POST_TABLES) as database:
+        yield SqlPosts(database), SqlOutbox(database, OPEN_SLOTS, [POSTS, POST_CHANGES])
+
+
+@asynccontextmanager
+async def _cql_store(url: str, clock: Clock, worker: int) -> AsyncIterator[Store]:
+    # The extra `cluster` brings the driver; the embedded profile does without.
+    from foundation.cql.address import CqlAddress  # noqa: PLC0415
+    from foundation.cql.migrations import migrations_of, require_schema  # noqa: PLC0415
+    from foundation.cql.session import open_cql  # noqa: PLC0415
+    from foundation.events.cql_outbox import CqlOutbox  # noqa: PLC0415
+    from post_svc.adapters.posts_cql import CqlPosts, post_sources  # noqa: PLC0415
+
+    address = CqlAddress.parse(url)
+    async with open_cql(address) as cql:
+        await require_schema(cql, migrations_of("post_svc.adapters"), address.shown)
+        outbox = CqlOutbox(cql, post_sources(), clock, worker=worker)
+        await outbox.register()
+        yield CqlPosts(cql, outbox, clock), outbox

@@ -33,7 +33,7 @@ class Post:
     draft: Draft
     state: PostState
     version: int
-    """1 when created, one more with each change, TOMBSTONE_VERSION when deleted."""
+    """1 when created, greater with each change, TOMBSTONE_VERSION when deleted."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -71,6 +71,7 @@ class Created:
 
     outcome: CreateOutcome
     post_id: int
+    """For CREATED usually that of the NewPost; that of an earlier attempt which came to nothing where there was one."""
     events: Sequence[Event] = ()
 
 

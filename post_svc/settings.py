@@ -14,7 +14,7 @@ class Settings:
     mesh: MeshSettings = field(default_factory=MeshSettings)
     """Addresses and keys that all services share."""
     database_url: str = "sqlite:///posts.db"
-    """Where posts live."""
+    """Where posts live: a URL of SQLAlchemy, or cassandra://host[:port][,…]/keyspace (foundation/cql/address.py)."""
     cursor_key: str = ""
     """32 bytes in hex that seal list cursors. Required."""
     author_timeout_ms: int = 50

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from fanout_worker.model import NewPost
@@ -23,10 +23,13 @@ class FanOutPosts:
     feeds: Timelines
     author_posts: Timelines
 
-    async def __call__(self, posts: Sequence[NewPost]) -> None:
-        """Deliver *posts*; again is harmless. Raises Unavailable if any delivery failed: repeat all of them."""
+    async def __call__(self, posts: Sequence[NewPost]) -> Collection[int]:
+        """Deliver *posts*; again is harmless. Ids of those of which a node did not take its share: repeat them.
+
+        Raises Unavailable when no node took anything: then nothing is to be gained from going on (rule 5).
+        """
         # The author's own timeline was tried before the acknowledgement; this makes it certain.
-        await self._deliver(self.author_posts, [(post.author_id, post.post_id) for post in posts])
+        failed = await self._deliver(self.author_posts, [(post.author_id, post.post_id) for post in posts])
         posts_of: dict[int, list[int]] = defaultdict(list)
         for post in posts:
             posts_of[post.author_id].append(post.post_id)
@@ -35,14 +38,16 @@ class FanOutPosts:
             for post_id in posts_of[author_id]:
                 pending.extend((follower_id, post_id) for follower_id in page)
             if len(pending) >= DELIVERIES_PER_CALL:
-                await self._deliver(self.feeds, pending)
+                failed |= await self._deliver(self.feeds, pending)
                 pending = []
-        await self._deliver(self.feeds, pending)
+        return failed | await self._deliver(self.feeds, pending)
 
-    async def _deliver(self, timelines: Timelines, pairs: Sequence[tuple[int, int]]) -> None:
+    async def _deliver(self, timelines: Timelines, pairs: Sequence[tuple[int, int]]) -> set[int]:
+        """Ids of the posts of which a delivery failed."""
         if not pairs:
-            return
+            return set()
         outcome = await timelines.push_each(pairs)
-        failed = sum(1 for pushed in outcome if pushed is Pushed.FAILED)
-        if failed:
-            raise Unavailable("CACHE_UNAVAILABLE", "deliveries failed", failed=failed, of=len(pairs))
+        failed = [post_id for (_, post_id), pushed in zip(pairs, outcome, strict=True) if pushed is Pushed.FAILED]
+        if len(failed) == len(pairs):
+            raise Unavailable("CACHE_UNAVAILABLE", "no delivery was taken", of=len(pairs))
+        return set(failed)

@@ -1,7 +1,8 @@
 """The consumer loop: poll, decode, handle, commit. At least once; handlers are idempotent.
 
-Undecodable records go to the dead letters at once. A dependency that is away is waited for, however long. A record that
-makes its handler fail otherwise is tried three times by itself and then goes to the dead letters.
+Undecodable records go to the dead letters at once. A dependency that is away is waited for, however long. What a
+handler postpones, and a record whose row is not there yet (NotFound), goes to the retry tiers. A record that makes its
+handler fail otherwise is tried three times by itself and then goes to the dead letters.
 """
 
 from __future__ import annotations
@@ -12,15 +13,21 @@ from contextlib import asynccontextmanager
 
 from feedmesh.events.v1.envelope_pb2 import Envelope
 
-from foundation.errors import DeadlineExceeded, DomainError, Exhausted, Unavailable
+from foundation.errors import DeadlineExceeded, DomainError, Exhausted, NotFound, Unavailable
 from foundation.events.envelope import Undecodable, decode
-from foundation.events.port import DEAD_LETTERS, Event, EventLog, Record
+from foundation.events.port import DEAD_LETTERS, EventLog, Record
+from foundation.events.retries import ERROR_CLASS, Postponed, dead_letter, due_ms, retry_event
 from foundation.model.clock import Clock
 from foundation.telemetry.logging import logger
 
 Batch = Sequence[tuple[Record, Envelope]]
-Handler = Callable[[Batch], Awaitable[None]]
-"""Takes effect for a batch, idempotently; bounds its own waits. Unavailable, DeadlineExceeded, Exhausted: try later."""
+Handler = Callable[[Batch], Awaitable[Sequence[Postponed] | None]]
+"""Takes effect for a batch, idempotently; bounds its own waits. Returns records to be tried again later, if any.
+
+Unavailable, DeadlineExceeded, Exhausted: the whole batch waits. NotFound: its record is postponed.
+"""
+Burial = Callable[[Record, Envelope], Awaitable[None]]
+"""Called before a record goes to the dead letters: makes good what will not be done. Raises like a handler."""
 
 WAIT_S = 1.0
 TRIES = 3
@@ -44,8 +51,10 @@ class Consumer:
         handle: Handler,
         clock: Clock,
         max_records: int = 500,
+        before_burial: Burial | None = None,
     ) -> None:
         self._log = log
+        self._before_burial = before_burial
         self._group = group
         self._topics = topics
         self._handle = handle
@@ -119,13 +128,28 @@ class Consumer:
             self._polling = False
 
     async def _process(self, records: Sequence[Record]) -> None:
-        """Handle *records*, then commit them: the effect comes first, so a crash repeats it and loses nothing."""
+        """Handle *records* when due; commit each lot after its effect: a crash repeats it and loses nothing."""
+        waiting = sorted(records, key=due_ms) if any(map(due_ms, records)) else records
+        while waiting:
+            await self._until(due_ms(waiting[0]))
+            now_ms = self._clock.now_ms()
+            ready = [record for record in waiting if due_ms(record) <= now_ms]
+            waiting = waiting[len(ready) :]
+            await self._process_now(ready)
+
+    async def _until(self, ms: int) -> None:
+        while (left_ms := ms - self._clock.now_ms()) > 0:
+            await self._pause(left_ms / 1_000)
+            if self._stopping.is_set():
+                raise _Stopped
+
+    async def _process_now(self, records: Sequence[Record]) -> None:
         batch: list[tuple[Record, Envelope]] = []
         for record in records:
             try:
                 batch.append((record, decode(record.value)))
             except Undecodable as failure:
-                await self._bury(record, failure, tries=1)
+                await self._bury(record, None, failure, tries=1)
         if batch:
             await self._handle_all(batch)
         await self._log.commit(self._group, records)
@@ -135,8 +159,9 @@ class Consumer:
             await self._patiently(batch)
         except _Stopped:
             raise
-        except Exception:  # noqa: BLE001 - found out below, record by record
-            logger.exception("batch_failed", group=self._group, records=len(batch))
+        except Exception as failure:  # noqa: BLE001 - found out below, record by record
+            if len(batch) > 1 or not isinstance(failure, NotFound):
+                logger.exception("batch_failed", group=self._group, records=len(batch))
             for one in batch:
                 await self._handle_one(one)
 
@@ -146,17 +171,30 @@ class Consumer:
                 await self._patiently([one])
             except _Stopped:
                 raise
+            except NotFound as missing:
+                await self._postpone([Postponed(one[0], missing.reason)])
+                return
             except Exception as failure:  # noqa: BLE001 - a defect in a handler must not stop the partition
                 if tried == TRIES:
-                    await self._bury(one[0], failure, tries=tried)
+                    await self._bury(*one, failure, tries=tried)
             else:
                 return
+
+    async def _postpone(self, postponed: Sequence[Postponed]) -> None:
+        events = [retry_event(one, self._group) for one in postponed]
+        for one, event in zip(postponed, events, strict=True):
+            logger.warning("postponed", group=self._group, topic=one.record.topic, to=event.topic, reason=one.reason)
+            if event.topic == DEAD_LETTERS and self._before_burial is not None:
+                await self._before_burial(one.record, decode(one.record.value))
+        await self._log.append(events)
 
     async def _patiently(self, batch: Batch) -> None:
         attempt = 0
         while True:
             try:
-                await self._handle(batch)
+                postponed = await self._handle(batch)
+                if postponed:
+                    await self._postpone(postponed)
             except (Unavailable, DeadlineExceeded, Exhausted) as failure:
                 pause_s = BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)]
                 logger.warning("dependency_away", group=self._group, reason=failure.reason, retry_in_s=pause_s)
@@ -174,18 +212,10 @@ class Consumer:
         except TimeoutError:
             return
 
-    async def _bury(self, record: Record, failure: Exception, *, tries: int) -> None:
-        reason = failure.reason if isinstance(failure, DomainError) else type(failure).__name__
+    async def _bury(self, record: Record, envelope: Envelope | None, failure: Exception, *, tries: int) -> None:
+        event = dead_letter(record, self._group, failure, tries=tries)
+        reason = event.headers[ERROR_CLASS]
         logger.error("dead_letter", group=self._group, topic=record.topic, offset=record.offset, reason=reason)
-        headers = {
-            **record.headers,
-            "x-orig-topic": record.topic,
-            "x-orig-partition": str(record.partition),
-            "x-orig-offset": str(record.offset),
-            "x-orig-timestamp": str(record.timestamp_ms),
-            "x-group": self._group,
-            "x-error-class": reason,
-            "x-attempts": str(tries),
-            "x-buried-ms": str(self._clock.now_ms()),
-        }
-        await self._log.append([Event(DEAD_LETTERS, record.key, record.value, headers)])
+        if envelope is not None and self._before_burial is not None:
+            await self._before_burial(record, envelope)
+        await self._log.append([event])

@@ -1,7 +1,7 @@
 """The event log over SQL: one table of records, one of group offsets; partition 0 of every topic.
 
-Offsets ascend in the order of commits only while one transaction at a time writes the log, as SQLite sees to. A log
-that several processes write on PostgreSQL needs readers that stop at the oldest running transaction.
+Offsets ascend in the order of commits only while one transaction at a time writes the log. SQLite sees to that; on
+PostgreSQL, where several processes may append, a lock does: a reader that is past an offset never misses a smaller one.
 """
 
 from __future__ import annotations
@@ -60,6 +60,8 @@ GROUP_OFFSETS = Table(
 LOOK_AGAIN_S = 0.05
 """How soon waiting pollers see what another process appended."""
 POSTGRESQL = "postgresql"
+APPENDERS_LOCK = 0x6665_6564
+"""Advisory lock of PostgreSQL that an appender holds until its transaction ends."""
 
 
 class SqlEventLog:
@@ -89,6 +91,8 @@ class SqlEventLog:
         ]
 
         def work(connection: Connection) -> None:
+            if connection.dialect.name == POSTGRESQL:
+                connection.execute(select(func.pg_advisory_xact_lock(APPENDERS_LOCK)))
             connection.execute(insert(RECORDS), rows)
 
         try:

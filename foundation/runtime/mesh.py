@@ -17,7 +17,7 @@ class MeshSettings:
     redis: str = "127.0.0.1:7000"
     """Nodes of the Valkey or Redis cluster: host:port, separated by commas; one is enough."""
     log_url: str = "sqlite:///log.db"
-    """The event log."""
+    """The event log: a database, or kafka://[user:password@]host:port[,host:port…][?security=…&ca=…]."""
     jwks_path: str = "jwks.json"
     """Public keys of the token issuer."""
     issuer: str = "feedmesh-dev"
@@ -36,6 +36,8 @@ class MeshSettings:
     """Where this service listens."""
     port: int = 0
     """The port it listens on; 0 picks a free one."""
+    status_port: int = 0
+    """Where a service that runs alone serves /status and /metrics, on loopback; 0: nowhere."""
     graph_svc: str = "127.0.0.1:0"
     """Address of graph_svc."""
     post_svc: str = "127.0.0.1:0"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+from foundation.events.kafka_address import KafkaAddress
 from foundation.events.port import EventLog
 from foundation.events.sql_log import LOG_TABLES, SqlEventLog
 from foundation.model.clock import SystemClock
@@ -33,7 +34,14 @@ def open_log(mesh: MeshSettings) -> AbstractAsyncContextManager[EventLog]:
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[EventLog]:
-        async with open_database(mesh.log_url, LOG_TABLES) as database:
-            yield SqlEventLog(database, SystemClock())
+        if mesh.log_url.startswith("kafka:"):
+            from foundation.events.kafka_log import kafka_log  # noqa: PLC0415 - needs the extra `cluster`
+
+            address = KafkaAddress.parse(mesh.log_url)
+            async with kafka_log(address.servers, SystemClock(), security=address.security) as log:
+                yield log
+        else:
+            async with open_database(mesh.log_url, LOG_TABLES) as database:
+                yield SqlEventLog(database, SystemClock())
 
     return shared("log", mesh.log_url, opened)

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Protocol, TypeVar
 
 import uvloop
 
+from foundation.errors import DomainError
 from foundation.rpc.server import Server
 from foundation.runtime.garbage import settle
+from foundation.runtime.mesh import MeshSettings
+from foundation.runtime.pages import Page, metrics_page, serving_pages
 from foundation.runtime.settings import SettingsInvalid, from_environment
 from foundation.telemetry.logging import logger, set_up_logging
 
-S = TypeVar("S")
+
+class ServiceSettings(Protocol):
+    """What the settings of every service hold."""
+
+    @property
+    def mesh(self) -> MeshSettings:
+        """What all services are told alike."""
+        ...
+
+
+S = TypeVar("S", bound=ServiceSettings)
 
 
 def run(compose: Callable[[S], AbstractAsyncContextManager[Server]], settings_type: type[S]) -> None:
@@ -27,17 +41,32 @@ def run(compose: Callable[[S], AbstractAsyncContextManager[Server]], settings_ty
     except SettingsInvalid as invalid:
         print(invalid, file=sys.stderr)  # noqa: T201 - there is nobody to log to yet
         raise SystemExit(2) from None
-    uvloop.run(_serve(compose, settings))
+    try:
+        uvloop.run(_serve(compose, settings))
+    except DomainError as failure:
+        # A store or a log that cannot be used, or a schema that does not fit: the message says how to mend it.
+        print(f"cannot start: {failure.message} ({failure.reason})", file=sys.stderr)  # noqa: T201 - for who started it
+        raise SystemExit(1) from None
 
 
 async def _serve(compose: Callable[[S], AbstractAsyncContextManager[Server]], settings: S) -> None:
     stopping = asyncio.Event()
     watch_signals(stopping)
-    async with compose(settings) as server:
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(compose(settings))
         settle()
+        if settings.mesh.status_port:
+            await stack.enter_async_context(serving_pages(settings.mesh.status_port, _pages(server)))
         logger.info("serving", address=server.address)
         await stopping.wait()
         logger.info("draining")
+
+
+def _pages(server: Server) -> Mapping[str, Page]:
+    async def status() -> tuple[str, bytes]:
+        return "application/json", json.dumps({"address": server.address}).encode()
+
+    return {"/status": status, "/metrics": metrics_page}
 
 
 def watch_signals(stopping: asyncio.Event) -> None:

@@ -29,6 +29,23 @@ def from_environment(settings_type: type[T], environment: Mapping[str, str] | No
     return made
 
 
+def to_environment(settings: object) -> dict[str, str]:
+    """The inverse of from_environment: what a process needs in its environment to be told *settings*."""
+    told: dict[str, str] = {}
+    for field in dataclasses.fields(settings):  # type: ignore[arg-type]
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            told |= to_environment(value)
+        else:
+            told[PREFIX + field.name.upper()] = str(value)
+    return told
+
+
+def inherited_environment() -> dict[str, str]:
+    """This process's environment without settings of ours: a child is told its own."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+
+
 def _read(settings_type: type[T], environment: Mapping[str, str], faults: list[str]) -> T:
     hints = get_type_hints(settings_type)
     values: dict[str, Any] = {}

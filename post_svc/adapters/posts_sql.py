@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from foundation.model.clock import DAY_MS
 from foundation.sql.database import Database
 from foundation.timeline.port import Timeline
 from foundation.visibility import PostState
+from post_svc.adapters.request_digest import digest
 from post_svc.adapters.tables import OPEN_SLOTS, POST_CHANGES, POST_REQUESTS, POSTS
 from post_svc.model import Changed, Created, CreateOutcome, Draft, NewPost, Patch, Post
 
@@ -139,7 +139,7 @@ def _create(
                 insert(POST_REQUESTS).values(
                     author_id=post.author_id,
                     request_id=post.request_id,
-                    digest=_digest(post),
+                    digest=digest(post.draft),
                     post_id=post.post_id,
                     created_ms=now_ms,
                 )
@@ -170,13 +170,8 @@ def _earlier(connection: Connection, post: NewPost, now_ms: int) -> Created | No
     ).first()
     if row is None:
         return None
-    same = row.digest == _digest(post)
+    same = row.digest == digest(post.draft)
     return Created(CreateOutcome.REPEATED if same else CreateOutcome.REQUEST_MISMATCH, row.post_id)
-
-
-def _digest(post: NewPost) -> bytes:
-    draft = post.draft
-    return hashlib.sha256(json.dumps([draft.caption, draft.hashtags, draft.location_id]).encode()).digest()
 
 
 def _owned(connection: Connection, post_id: int, author_id: int) -> Post | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from foundation.errors import AlreadyExists, NotFound, Unavailable
 from foundation.model.clock import Clock
@@ -58,7 +58,11 @@ class CreatePosts:
             created = await self.posts.create(new, now_ms=self.clock.now_ms())
         try:
             await self._tell_readers(
-                [post for post, one in zip(new, created, strict=True) if one.outcome is CreateOutcome.CREATED]
+                [
+                    replace(post, post_id=one.post_id)
+                    for post, one in zip(new, created, strict=True)
+                    if one.outcome is CreateOutcome.CREATED
+                ]
             )
         finally:
             for post, one in zip(new, created, strict=True):

@@ -48,8 +48,8 @@ class Valkeys:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
 
-    def call(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+    def call(self, work: Coroutine[Any, Any, T], *, timeout_s: float = 30) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout_s)
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)

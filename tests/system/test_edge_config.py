@@ -18,7 +18,7 @@ from grpc import aio
 from feedmesh_cli.children import start_child, tail
 from feedmesh_cli.edge import EdgeSettings, bootstrap, envoy_binary, envoy_command, write_edge_config
 from feedmesh_cli.mesh_status import edge_ready
-from feedmesh_cli.ports import choose_ports
+from feedmesh_cli.ports import MeshPorts, choose_ports
 from foundation.model.clock import SystemClock
 from foundation.rpc.errors import error_of
 from foundation.rpc.tokens import DevIssuer
@@ -32,7 +32,7 @@ SERVICES = ("feed_svc", "post_svc", "graph_svc")
 
 def edge_settings(directory: Path, **changes: object) -> EdgeSettings:
     DevIssuer.load_or_create(directory)
-    ports = choose_ports(None)
+    ports = choose_ports(None, MeshPorts)
     settings = EdgeSettings(
         port=ports.feed_svc,
         admin_port=ports.envoy_admin,

@@ -8,7 +8,7 @@ from dataclasses import astuple
 import pytest
 
 from feedmesh_cli.failures import CliError, ExitCode
-from feedmesh_cli.ports import PORTS_PER_MESH, choose_ports, is_free
+from feedmesh_cli.ports import PORTS_PER_MESH, MeshPorts, choose_ports, is_free
 
 
 def free_base() -> int:
@@ -29,11 +29,11 @@ def taken() -> Iterator[socket.socket]:
 
 def test_ports_follow_their_base() -> None:
     base = free_base()
-    assert astuple(choose_ports(base)) == tuple(range(base, base + 9))
+    assert astuple(choose_ports(base, MeshPorts)) == tuple(range(base, base + 9))
 
 
 def test_ports_without_a_base_differ_and_are_free() -> None:
-    ports = astuple(choose_ports(None))
+    ports = astuple(choose_ports(None, MeshPorts))
     assert len(set(ports)) == len(ports)
     assert all(is_free(port) for port in ports)
 
@@ -41,15 +41,15 @@ def test_ports_without_a_base_differ_and_are_free() -> None:
 def test_a_taken_port_is_told_with_its_holder_and_the_next_free_base(taken: socket.socket) -> None:
     port = taken.getsockname()[1]
     with pytest.raises(CliError) as failure:
-        choose_ports(port - 3)
+        choose_ports(port - 3, MeshPorts)
     assert f"port {port} is taken" in str(failure.value)
     assert f"pid {os.getpid()}" in failure.value.cause
     offered = int(failure.value.next_step.rsplit(" ", 1)[1])
-    assert astuple(choose_ports(offered))
+    assert astuple(choose_ports(offered, MeshPorts))
 
 
 @pytest.mark.parametrize("base", [0, 80, 65_530, 70_000])
 def test_a_base_out_of_range_is_wrong_usage(base: int) -> None:
     with pytest.raises(CliError) as failure:
-        choose_ports(base)
+        choose_ports(base, MeshPorts)
     assert failure.value.code == ExitCode.USAGE

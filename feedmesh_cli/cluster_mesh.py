@@ -1,0 +1,230 @@
+"""The cluster profile: Cassandra, Kafka, a Valkey cluster of three, and one process per service behind Envoy.
+
+Engines start together, as they do not need each other; then the schema is brought up to date; then the services.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Awaitable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import fanout_worker.settings
+import feed_svc.settings
+import graph_svc.settings
+import post_svc.settings
+import rank_svc.settings
+from feedmesh_cli.children import Child, start_child
+from feedmesh_cli.consumer_groups import CONSUMER_GROUPS
+from feedmesh_cli.embedded_config import SERVICES
+from feedmesh_cli.engines.addresses import KEYSPACES, EngineAddresses
+from feedmesh_cli.engines.cassandra import CassandraServer
+from feedmesh_cli.engines.jars import class_paths
+from feedmesh_cli.engines.java import find_java
+from feedmesh_cli.engines.kafka import KafkaServer
+from feedmesh_cli.failures import CliError, ExitCode
+from feedmesh_cli.loading import progress
+from feedmesh_cli.loopback_http import get
+from feedmesh_cli.mesh_file import Mesh, ProcessId
+from feedmesh_cli.migrating import migrate_all
+from feedmesh_cli.ports import ClusterPorts, choose_ports
+from feedmesh_cli.starting import Keys, Starting, keys_of, status_answers, until_ready
+from feedmesh_cli.valkey import ValkeyServer
+from foundation.errors import DomainError
+from foundation.runtime.mesh import MeshSettings
+from foundation.runtime.pages import serving_pages
+from foundation.runtime.settings import to_environment
+
+if TYPE_CHECKING:
+    from foundation.events.port import EventLog
+
+
+async def start_cluster(starting: Starting) -> Mesh:
+    """Everything started and answering. Raises CliError."""
+    _require_extra()
+    options, data = starting.options, starting.data
+    ports = choose_ports(options.port_base, ClusterPorts)
+    engines = EngineAddresses.of(options, ports)
+    started = await _start_engines(starting, ports)
+    keys = keys_of(data)
+    try:
+        applied = await migrate_all(engines)
+    except DomainError as failure:
+        raise CliError(
+            "the engines cannot be used as they are",
+            where=failure.message,
+            cause=failure.reason,
+            next_step="feedmesh doctor",
+            code=ExitCode.UNHEALTHY,
+        ) from failure
+    addresses = {name: f"127.0.0.1:{getattr(ports, name)}" for name in SERVICES}
+    services = await _start_services(starting, ports, engines, keys, addresses)
+    await _serve_status(starting, ports, engines, addresses)
+    envoy = await starting.start_edge(ports, keys.jwks_path, addresses)
+    for name, child in services.items():
+        page = f"127.0.0.1:{getattr(ports, f'{name}_status')}"
+        await until_ready(child, lambda page=page: status_answers(page), "feedmesh doctor")  # type: ignore[misc]
+    await starting.edge_is_ready(envoy, ports)
+    parts: dict[str, Child] = {**started, **services, "envoy": envoy}
+    return Mesh(
+        data=str(data),
+        temporary=options.temporary,
+        profile="cluster",
+        edge=f"http://127.0.0.1:{ports.edge}",
+        envoy_admin=f"127.0.0.1:{ports.envoy_admin}",
+        status=f"http://127.0.0.1:{ports.status}",
+        redis=engines.redis,
+        services=addresses,
+        internal_key=keys.internal_key,
+        new="graph_svc" in applied,
+        engines={"cassandra": engines.cassandra, "kafka": engines.kafka},
+        processes={
+            "supervisor": ProcessId.of(os.getpid()),
+            **{name: ProcessId.of(child.pid) for name, child in parts.items()},
+        },
+    )
+
+
+async def _start_engines(starting: Starting, ports: ClusterPorts) -> dict[str, Child]:
+    """The engines that are not somebody else's, all at once."""
+    options = starting.options
+    wanted = [name for name in ("cassandra", "kafka") if not getattr(options, name)]
+    parts: dict[str, Child] = {}
+    work: list[Awaitable[Any]] = []
+    if wanted:
+        java = find_java()
+        with progress() as bar:
+            paths = await class_paths(wanted, lambda done, total: bar.show("jars", done=done, total=total))
+        if "cassandra" in paths:
+            cassandra = CassandraServer(java.command, paths["cassandra"])
+            await cassandra.launch(starting.data / "cassandra", ports.cassandra, ports.cassandra_storage)
+            starting.watch(cassandra.child, cassandra.stop)
+            parts["cassandra"] = cassandra.child
+            work.append(cassandra.ready())
+        if "kafka" in paths:
+            kafka = KafkaServer(java.command, paths["kafka"])
+            await kafka.launch(starting.data / "kafka", ports.kafka, ports.kafka_controller)
+            starting.watch(kafka.child, kafka.stop)
+            parts["kafka"] = kafka.child
+            work.append(kafka.ready())
+    if not options.redis:
+        places = (ports.valkey, ports.valkey_2, ports.valkey_3)
+        for number, port in enumerate(places, start=1):
+            valkey = ValkeyServer()
+            await valkey.launch(starting.data / f"valkey-{number}", port, cluster=places)
+            starting.watch(valkey.child, valkey.stop)
+            parts[f"valkey-{number}"] = valkey.child
+            work.append(valkey.writable())
+    starting.report("waiting for the engines")
+    await asyncio.gather(*work)
+    return parts
+
+
+async def _start_services(
+    starting: Starting, ports: ClusterPorts, engines: EngineAddresses, keys: Keys, addresses: Mapping[str, str]
+) -> dict[str, Child]:
+    options = starting.options
+
+    def mesh(name: str, worker: int) -> MeshSettings:
+        return MeshSettings(
+            redis=engines.redis,
+            log_url=engines.kafka,
+            jwks_path=str(keys.jwks_path),
+            internal_key=keys.internal_key,
+            worker=worker,
+            engine=options.engine,  # type: ignore[arg-type]
+            port=getattr(ports, name),
+            status_port=getattr(ports, f"{name}_status"),
+            graph_svc=addresses["graph_svc"],
+            post_svc=addresses["post_svc"],
+            rank_svc=addresses["rank_svc"],
+        )
+
+    stores = {service: engines.store(service) for service in KEYSPACES}
+    key = keys.cursor_key
+    settings = {
+        "graph_svc": graph_svc.settings.Settings(
+            mesh=mesh("graph_svc", 1), database_url=stores["graph_svc"], cursor_key=key
+        ),
+        "post_svc": post_svc.settings.Settings(
+            mesh=mesh("post_svc", 2), database_url=stores["post_svc"], cursor_key=key
+        ),
+        "rank_svc": rank_svc.settings.Settings(mesh=mesh("rank_svc", 3), model_path=options.model),
+        "fanout_worker": fanout_worker.settings.Settings(mesh=mesh("fanout_worker", 4)),
+        "feed_svc": feed_svc.settings.Settings(mesh=mesh("feed_svc", 5), cursor_key=key),
+    }
+    services: dict[str, Child] = {}
+    for name, told in settings.items():
+        child = await start_child(
+            name,
+            [sys.executable, "-m", name],
+            starting.logs / f"{name}.log",
+            environment=to_environment(told),
+        )
+        starting.watch(child)
+        services[name] = child
+    return services
+
+
+async def _serve_status(
+    starting: Starting, ports: ClusterPorts, engines: EngineAddresses, addresses: Mapping[str, str]
+) -> None:
+    """The supervisor's page: what the groups are behind, and the metrics of all services."""
+    from foundation.runtime.resources import open_log
+
+    log = await starting.stack.enter_async_context(open_log(MeshSettings(log_url=engines.kafka)))
+    pages = {name: f"127.0.0.1:{getattr(ports, f'{name}_status')}" for name in addresses}
+
+    async def status() -> tuple[str, bytes]:
+        page = {"services": dict(addresses), "lag": await lag_of(log)}
+        return "application/json", json.dumps(page).encode()
+
+    async def metrics() -> tuple[str, bytes]:
+        return "text/plain; version=0.0.4", await _metrics_of(pages)
+
+    await starting.stack.enter_async_context(serving_pages(ports.status, {"/status": status, "/metrics": metrics}))
+
+
+async def lag_of(log: EventLog) -> dict[str, int]:
+    """Group to records it has not finished, upstream groups first."""
+    return {group: await log.lag(group, topics) for group, topics in CONSUMER_GROUPS.items()}
+
+
+async def _metrics_of(pages: Mapping[str, str]) -> bytes:
+    """Every service's metrics on one page: each sample says whose it is."""
+    lines: list[str] = []
+    described: set[str] = set()
+    for service, address in pages.items():
+        try:
+            _, body = await get(address, "/metrics", timeout_s=2.0)
+        except OSError:
+            continue
+        for line in body.decode().splitlines():
+            if line.startswith("#"):
+                if line not in described:
+                    described.add(line)
+                    lines.append(line)
+                continue
+            name, brace, rest = line.partition("{")
+            if brace:
+                lines.append(f'{name}{{service="{service}",{rest}')
+            else:
+                name, _, value = line.partition(" ")
+                lines.append(f'{name}{{service="{service}"}} {value}')
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _require_extra() -> None:
+    try:
+        import cassandra  # noqa: F401
+        import confluent_kafka  # noqa: F401
+    except ImportError as missing:
+        raise CliError(
+            "the cluster profile needs the extra feedmesh[cluster]",
+            cause=str(missing),
+            next_step="make setup EXTRA=cluster, or: uv sync --locked --inexact --extra cluster",
+            code=ExitCode.USAGE,
+        ) from missing

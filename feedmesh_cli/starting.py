@@ -1,0 +1,166 @@
+"""What every profile needs while its mesh starts: children that are watched, keys, the edge."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from feedmesh_cli.children import Child, start_child, tail
+from feedmesh_cli.edge import EdgeSettings, envoy_command, write_edge_config
+from feedmesh_cli.failures import CliError, ExitCode
+from feedmesh_cli.loopback_http import get
+from feedmesh_cli.mesh_status import edge_ready
+from feedmesh_cli.ports import MeshPorts
+from foundation.model.clock import SystemClock, SystemRandomness
+
+READY_TIMEOUT_S = 30.0
+GRACE_S = 1.5
+"""How long a part may take to end after it is asked to."""
+POLL_S = 0.02
+PUBLIC_SERVICES = ("feed_svc", "post_svc", "graph_svc")
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpOptions:
+    """What `feedmesh up` was asked for."""
+
+    data: Path
+    """Absolute."""
+    temporary: bool = False
+    """Remove *data* at the end."""
+    profile: str = "embedded"
+    port_base: int | None = None
+    engine: str = "native"
+    model: str = ""
+    """ONNX file that ranks; empty: the rule-based score."""
+    bench_target: str = ""
+    """ "host:port" of a no-op bench service to route to."""
+    cassandra: str = ""
+    """Cluster profile: nodes of a Cassandra or ScyllaDB that is there, instead of one of its own."""
+    kafka: str = ""
+    """Cluster profile: brokers that are there."""
+    redis: str = ""
+    """Cluster profile: nodes of a Redis or Valkey Cluster that is there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Starting:
+    """A mesh that is being started."""
+
+    options: UpOptions
+    stack: AsyncExitStack
+    """Stops in reverse order what was started."""
+    report: Report
+    children: list[Child] = field(default_factory=list)
+    """Parts whose end is the end of the mesh."""
+
+    @property
+    def data(self) -> Path:
+        """The data directory."""
+        return self.options.data
+
+    @property
+    def logs(self) -> Path:
+        """Where the parts' output goes."""
+        return self.options.data / "logs"
+
+    def watch(self, child: Child, stop: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Count *child* as a part, and stop it at the end."""
+        self.children.append(child)
+        if stop is None:
+            self.stack.push_async_callback(child.stop, grace_s=GRACE_S)
+        else:
+            self.stack.push_async_callback(stop)
+
+    async def start_edge(self, ports: MeshPorts, jwks_path: Path, addresses: Mapping[str, str]) -> Child:
+        """Envoy before the public services; answers when it does."""
+        edge = EdgeSettings(
+            port=ports.edge,
+            admin_port=ports.envoy_admin,
+            jwks_path=jwks_path,
+            services={name: [addresses[name]] for name in PUBLIC_SERVICES},
+            access_log=str(self.logs / "access.log"),
+            bench_target=self.options.bench_target,
+        )
+        write_edge_config(edge, self.data / "envoy.yaml")
+        envoy = await start_child("envoy", envoy_command(self.data / "envoy.yaml"), self.logs / "envoy.log")
+        self.watch(envoy)
+        return envoy
+
+    async def edge_is_ready(self, envoy: Child, ports: MeshPorts) -> None:
+        """Returns once Envoy has its listeners."""
+        await until_ready(envoy, lambda: edge_ready(f"127.0.0.1:{ports.envoy_admin}"), "feedmesh up --port-base 9000")
+
+
+async def until_ready(child: Child, answers: Callable[[], Awaitable[bool]], next_step: str) -> None:
+    """Polls until *answers*. Raises CliError (exit 3) when the child ends before or is not ready in READY_TIMEOUT_S."""
+    clock = SystemClock()
+    give_up = clock.monotonic() + READY_TIMEOUT_S
+    while not await answers():
+        if child.exit_code is not None:
+            raise ended(child)
+        if clock.monotonic() > give_up:
+            raise CliError(
+                f"{child.name} was not ready in {READY_TIMEOUT_S:.0f} s",
+                where=str(child.log),
+                cause="the machine is overloaded, or a part it needs does not answer",
+                next_step=next_step,
+                code=ExitCode.UNHEALTHY,
+                detail=tail(child.log),
+            )
+        await asyncio.sleep(POLL_S)
+
+
+def ended(child: Child) -> CliError:
+    """The error of a part that ended by itself."""
+    killed = child.exit_code == -signal.SIGKILL
+    return CliError(
+        f"{child.name} ended by itself ({child.why_it_ended()})",
+        where=str(child.log),
+        cause="it was killed from outside, or the machine ran out of memory" if killed else "the end of its log tells",
+        next_step="feedmesh up",
+        code=ExitCode.UNHEALTHY,
+        detail=tail(child.log),
+    )
+
+
+async def status_answers(address: str) -> bool:
+    """Whether the page /status at "host:port" answers."""
+    try:
+        status, _ = await get(address, "/status", timeout_s=2.0)
+    except OSError:
+        return False
+    return status == 200
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Secrets of one data directory."""
+
+    internal_key: str
+    cursor_key: str
+    jwks_path: Path
+
+
+def keys_of(data: Path) -> Keys:
+    """The keys of this data directory, made at its first start: tokens and cursors outlive a restart."""
+    from foundation.rpc.tokens import DevIssuer  # takes a while: the services are starting meanwhile
+
+    directory = data / "keys"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    path = directory / "mesh.json"
+    try:
+        secrets = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        randomness = SystemRandomness()
+        secrets = {name: randomness.token_bytes(32).hex() for name in ("internal_key", "cursor_key")}
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(secrets), encoding="utf-8")
+    return Keys(secrets["internal_key"], secrets["cursor_key"], DevIssuer.load_or_create(directory).jwks_path)

@@ -1,0 +1,1 @@
+"""Cassandra or ScyllaDB behind an event loop: sessions, migrations, the outbox. Needs the extra `cluster`."""

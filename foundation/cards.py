@@ -2,7 +2,7 @@
 
 Layout 1 of a card, little endian: u8 layout, u8 post state, u16 zero, i64 version, i64 author id, then the encoded
 feedmesh.post.v1.Post without its fields author and engagement. A tombstone has state DELETED, version MAX_ID, no post.
-Layout 1 of an author: u8 layout, u8 user state, u8 is_private, u8 zero, i64 version, then the encoded
+Layout 2 of an author: u8 layout, u8 user state, u8 is_private, u8 tier, i64 version, u32 followers, then the encoded
 feedmesh.post.v1.Author. post_svc writes cards, graph_svc authors, both by compare-version from rows; TTL at most 1 h.
 """
 
@@ -11,16 +11,19 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+from foundation.model.tiers import Tier
 from foundation.visibility import AuthorFacts, PostState, UserState
 
 LAYOUT = 1
+AUTHOR_LAYOUT = 2
 TTL_S = 3_600
 TOMBSTONE_VERSION = 2**63 - 1
 # A look-up costs a third of calling the enum; these run for every post of every page.
 _POST_STATES = {int(state): state for state in PostState}
 _USER_STATES = {int(state): state for state in UserState}
 _CARD = struct.Struct("<BBHqq")
-_AUTHOR = struct.Struct("<BBBBq")
+_TIERS = {int(tier): tier for tier in Tier}
+_AUTHOR = struct.Struct("<BBBBqI")
 
 
 def card_key(post_id: int) -> str:
@@ -50,6 +53,9 @@ class AuthorCard:
 
     facts: AuthorFacts
     version: int
+    tier: Tier
+    follower_count: int
+    """As it was when the record was written: at most an hour old."""
     encoded: bytes
     """feedmesh.post.v1.Author."""
 
@@ -68,20 +74,23 @@ def decode_card(record: bytes) -> Card | None:
     return Card(author_id, known, version, record[_CARD.size :]) if known is not None else None
 
 
-def encode_author(*, state: UserState, is_private: bool, version: int, encoded: bytes) -> bytes:
+def encode_author(
+    *, state: UserState, is_private: bool, version: int, tier: Tier, follower_count: int, encoded: bytes
+) -> bytes:
     """The packed record."""
-    return _AUTHOR.pack(LAYOUT, state, is_private, 0, version) + encoded
+    return _AUTHOR.pack(AUTHOR_LAYOUT, state, is_private, tier, version, follower_count) + encoded
 
 
 def decode_author(user_id: int, record: bytes) -> AuthorCard | None:
     """The author, or None for an unknown layout: a miss."""
-    if len(record) < _AUTHOR.size or record[0] != LAYOUT:
+    if len(record) < _AUTHOR.size or record[0] != AUTHOR_LAYOUT:
         return None
-    _, state, is_private, _, version = _AUTHOR.unpack_from(record)
-    known = _USER_STATES.get(state)
-    if known is None:
+    _, state, is_private, tier, version, follower_count = _AUTHOR.unpack_from(record)
+    known, known_tier = _USER_STATES.get(state), _TIERS.get(tier)
+    if known is None or known_tier is None:
         return None
-    return AuthorCard(AuthorFacts(user_id, known, bool(is_private)), version, record[_AUTHOR.size :])
+    facts = AuthorFacts(user_id, known, bool(is_private))
+    return AuthorCard(facts, version, known_tier, follower_count, record[_AUTHOR.size :])
 
 
 def _varint(n: int) -> bytes:

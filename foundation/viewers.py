@@ -1,7 +1,7 @@
 """The viewer record `viewer:{u}`: whom a viewer follows, blocks (either way) and mutes, as one packed value.
 
-Layout 1, little endian: u8 layout, u8 state, u16 zero, i64 version, u32 follows, u32 blocks, u32 mutes, then those
-ids as i64, each group ascending. graph_svc writes it, by compare-version; feed_svc and post_svc read it.
+Layout 2, little endian: u8 layout, u8 state, u16 zero, i64 version, u32 follows, u32 blocks, u32 mutes, u32 pulled,
+u32 supers, then those ids as i64, each group ascending; pulled and supers are among follows. graph_svc writes it, by compare-version; feed_svc and post_svc read it.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
 from foundation.visibility import Edge, EdgeState, UserState
 
-LAYOUT = 1
+LAYOUT = 2
 TTL_S = 3_600
-_HEAD = struct.Struct("<BBHqIII")
+_HEAD = struct.Struct("<BBHqIIIII")
 
 
 def viewer_key(user_id: int) -> str:
@@ -35,6 +36,10 @@ class ViewerRecord:
     blocks: frozenset[int]
     """Users whom the viewer blocks or who block the viewer."""
     mutes: frozenset[int]
+    pulled: frozenset[int] = frozenset()
+    """Of `follows`, those whose posts may not be in the viewer's timeline: tiers BOTH, PULL and SUPER."""
+    supers: frozenset[int] = frozenset()
+    """Of `pulled`, those of tier SUPER."""
 
     def edge(self, author_id: int) -> Edge:
         """What the viewer and an author are to each other."""
@@ -46,10 +51,17 @@ class ViewerRecord:
 
 
 def encode_viewer(
-    *, version: int, state: UserState, follows: Iterable[int], blocks: Iterable[int], mutes: Iterable[int]
+    *,
+    version: int,
+    state: UserState,
+    follows: Iterable[int],
+    blocks: Iterable[int],
+    mutes: Iterable[int],
+    pulled: Iterable[int] = (),
+    supers: Iterable[int] = (),
 ) -> bytes:
     """The packed record."""
-    groups = [np.array(sorted(group), dtype="<i8") for group in (follows, blocks, mutes)]
+    groups = [np.array(sorted(group), dtype="<i8") for group in (follows, blocks, mutes, pulled, supers)]
     head = _HEAD.pack(LAYOUT, state, 0, version, *(len(group) for group in groups))
     return head + b"".join(group.tobytes() for group in groups)
 
@@ -58,14 +70,9 @@ def decode_viewer(record: bytes) -> ViewerRecord | None:
     """The record, or None for an unknown layout: a miss."""
     if len(record) < _HEAD.size or record[0] != LAYOUT:
         return None
-    _, state, _, version, n_follows, n_blocks, n_mutes = _HEAD.unpack_from(record)
-    if len(record) != _HEAD.size + 8 * (n_follows + n_blocks + n_mutes):
+    _, state, _, version, *lengths = _HEAD.unpack_from(record)
+    if len(record) != _HEAD.size + 8 * sum(lengths):
         return None
-    ids = np.frombuffer(record, dtype="<i8", offset=_HEAD.size).tolist()
-    return ViewerRecord(
-        version=version,
-        state=UserState(state),
-        follows=frozenset(ids[:n_follows]),
-        blocks=frozenset(ids[n_follows : n_follows + n_blocks]),
-        mutes=frozenset(ids[n_follows + n_blocks :]),
-    )
+    ids = iter(np.frombuffer(record, dtype="<i8", offset=_HEAD.size).tolist())
+    follows, blocks, mutes, pulled, supers = (frozenset(islice(ids, length)) for length in lengths)
+    return ViewerRecord(version, UserState(state), follows, blocks, mutes, pulled, supers)

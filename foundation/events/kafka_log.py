@@ -331,6 +331,8 @@ class _Member:
         self._told: set[int] = set()
         """Errors that were logged since the last record came: librdkafka repeats them with every try."""
         self._owned: set[Place] = set()
+        self._next: dict[Place, int] = {}
+        """Where reading goes on."""
         self._done: dict[Place, int] = {}
         """What is committed of the places we own, as far as we know."""
         self._held_still = False
@@ -401,8 +403,7 @@ class _Member:
             return
         consumer = self._joined()
         if self._held_still:
-            consumer.resume(_partitions(self._owned))
-            self._held_still = False
+            self._go_on(consumer)
         # With a timeout, consume() waits for all that was asked for: so wait for one, then take what is there.
         messages = consumer.consume(max_records, 0)
         if not messages and (first := consumer.poll(wait_s)) is not None:
@@ -468,18 +469,29 @@ class _Member:
             self._ahead = deque(
                 record for record in self._ahead if (self._prefix + record.topic, record.partition) not in places
             )
-        for topic, partition in places:
-            try:
-                # Offset 0 of a partition that has lost its oldest records is out of range: its reset is the oldest.
-                self._consumer.seek(TopicPartition(topic, partition, self._done[topic, partition]))
-            except KafkaException as failure:
-                if failure.args[0].code() != _NOT_FETCHING:  # one that does not fetch yet begins at what is committed
-                    raise
+        # Offset 0 of a partition that has lost its oldest records is out of range: its reset is the oldest.
+        self._next.update({place: self._done[place] for place in places})
+        self._seek(self._consumer, places)
 
     def _on_close(self) -> None:
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             consumer.close()
+
+    def _go_on(self, consumer: Consumer) -> None:
+        """The end of _on_keep_alive's pause."""
+        consumer.resume(_partitions(self._owned))
+        # Nothing tells the thread that fetches that a partition was resumed: it would notice within a second. A seek does.
+        self._seek(consumer, [place for place in self._owned if place in self._next])
+        self._held_still = False
+
+    def _seek(self, consumer: Consumer, places: Sequence[Place]) -> None:
+        for topic, partition in places:
+            try:
+                consumer.seek(TopicPartition(topic, partition, self._next[topic, partition]))
+            except KafkaException as failure:
+                if failure.args[0].code() != _NOT_FETCHING:  # one that does not fetch yet begins at what is committed
+                    raise
 
     def _joined(self) -> Consumer:
         if self._fatal is not None:
@@ -531,7 +543,9 @@ class _Member:
         for message in messages:
             error = message.error()
             if error is None:
-                records.append(_record(message, len(self._prefix)))
+                record = _record(message, len(self._prefix))
+                self._next[self._prefix + record.topic, record.partition] = record.offset + 1
+                records.append(record)
             elif error.code() != _END_OF_PARTITION:
                 failure = error
         with self._ahead_lock:
@@ -559,6 +573,7 @@ class _Member:
         self._owned -= gone
         for place in gone:
             self._done.pop(place, None)
+            self._next.pop(place, None)
         with self._ahead_lock:
             self._ahead = deque(
                 record for record in self._ahead if (self._prefix + record.topic, record.partition) not in gone

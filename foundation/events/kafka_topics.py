@@ -29,6 +29,9 @@ from foundation.events.port import (
     POSTS_DELETED,
     POSTS_UPDATED,
     PRIVACY,
+    RETRY_1M,
+    RETRY_5S,
+    RETRY_10M,
 )
 from foundation.model.clock import DAY_MS
 
@@ -75,6 +78,8 @@ TOPICS = (
     # One partition: changes of privacy and blocks stay in order over all accounts. A day, because every process reads
     # all of it and holds the truth elsewhere.
     TopicSpec(name=PRIVACY, partitions=1, retention_ms=DAY_MS),
+    # What waits there is little, and order does not matter: a few partitions for a few workers, a day of patience.
+    *(TopicSpec(name=name, partitions=3, retention_ms=DAY_MS) for name in (RETRY_5S, RETRY_1M, RETRY_10M)),
     # Read by people, seldom; kept for two weeks so that a defect can be mended before its records are gone.
     TopicSpec(name=DEAD_LETTERS, partitions=1, retention_ms=14 * DAY_MS),
 )

@@ -9,6 +9,7 @@ from feedmesh.post.v1.post_pb2 import Author
 from sqlalchemy import Connection, or_, select
 
 from foundation import cards, viewers
+from foundation.model.tiers import Tier
 from foundation.redis.client import RedisCluster
 from foundation.redis.versioned import set_if_newer
 from foundation.sql.database import Database
@@ -93,6 +94,8 @@ def _author_records(connection: Connection, user_ids: Sequence[int]) -> list[byt
                 state=UserState(row.state),
                 is_private=row.is_private,
                 version=row.version,
+                tier=Tier.PUSH,
+                follower_count=0,
                 encoded=author.SerializeToString(),
             )
         )

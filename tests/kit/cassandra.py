@@ -84,4 +84,3 @@ async def migrated(keyspaces: dict[str, str], package: str) -> AsyncIterator[Cql
         keyspaces[package] = url
     async with open_cql(CqlAddress.parse(keyspaces[package])) as cql:
         yield cql
-

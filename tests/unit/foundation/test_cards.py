@@ -20,6 +20,7 @@ from foundation.cards import (
     varint,
 )
 from foundation.viewers import decode_viewer, encode_viewer
+from foundation.model.tiers import Tier
 from foundation.visibility import PostState, UserState
 
 ids = st.integers(1, 2**63 - 1)
@@ -58,20 +59,27 @@ def test_records_come_back(author_id: int, encoded: bytes) -> None:
     card = decode_card(encode_card(author_id=author_id, state=PostState.ACTIVE, version=7, encoded=encoded))
     assert card is not None
     assert (card.author_id, card.state, card.version, card.encoded) == (author_id, PostState.ACTIVE, 7, encoded)
-    author = decode_author(
-        author_id, encode_author(state=UserState.DEACTIVATED, is_private=True, version=9, encoded=encoded)
+    record = encode_author(
+        state=UserState.DEACTIVATED, is_private=True, version=9, tier=Tier.PULL, follower_count=11_000, encoded=encoded
     )
+    author = decode_author(author_id, record)
     assert author is not None
     assert (author.facts.state, author.facts.is_private, author.version) == (UserState.DEACTIVATED, True, 9)
+    assert (author.tier, author.follower_count) == (Tier.PULL, 11_000)
     assert author.encoded == encoded
 
 
 @given(st.sets(ids, max_size=50), st.sets(ids, max_size=5), st.sets(ids, max_size=5))
 def test_a_viewer_comes_back(follows: set[int], blocks: set[int], mutes: set[int]) -> None:
-    record = encode_viewer(version=3, state=UserState.ACTIVE, follows=follows, blocks=blocks, mutes=mutes)
+    pulled = set(sorted(follows)[:3])
+    supers = set(sorted(pulled)[:1])
+    record = encode_viewer(
+        version=3, state=UserState.ACTIVE, follows=follows, blocks=blocks, mutes=mutes, pulled=pulled, supers=supers
+    )
     viewer = decode_viewer(record)
     assert viewer is not None
     assert (viewer.version, viewer.follows, viewer.blocks, viewer.mutes) == (3, follows, blocks, mutes)
+    assert (viewer.pulled, viewer.supers) == (pulled, supers)
 
 
 def test_an_unknown_layout_or_a_cut_record_is_a_miss() -> None:

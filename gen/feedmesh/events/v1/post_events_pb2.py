@@ -24,17 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$feedmesh/events/v1/post_events.proto\x12\x12\x66\x65\x65\x64mesh.events.v1\"s\n\x0bPostCreated\x12\x0f\n\x07post_id\x18\x01 \x01(\x03\x12\x11\n\tauthor_id\x18\x02 \x01(\x03\x12\x16\n\x0e\x63\x61ption_length\x18\x03 \x01(\r\x12\x15\n\rhashtag_count\x18\x04 \x01(\r\x12\x11\n\thas_video\x18\x05 \x01(\x08\"s\n\x0bPostUpdated\x12\x0f\n\x07post_id\x18\x01 \x01(\x03\x12\x11\n\tauthor_id\x18\x02 \x01(\x03\x12\x16\n\x0e\x63\x61ption_length\x18\x03 \x01(\r\x12\x15\n\rhashtag_count\x18\x04 \x01(\r\x12\x11\n\thas_video\x18\x05 \x01(\x08\"1\n\x0bPostDeleted\x12\x0f\n\x07post_id\x18\x01 \x01(\x03\x12\x11\n\tauthor_id\x18\x02 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$feedmesh/events/v1/post_events.proto\x12\x12\x66\x65\x65\x64mesh.events.v1\"\xa2\x01\n\x0bPostCreated\x12\x0f\n\x07post_id\x18\x01 \x01(\x03\x12\x11\n\tauthor_id\x18\x02 \x01(\x03\x12\x16\n\x0e\x63\x61ption_length\x18\x03 \x01(\r\x12\x15\n\rhashtag_count\x18\x04 \x01(\r\x12\x11\n\thas_video\x18\x05 \x01(\x08\x12\x13\n\x0b\x61uthor_tier\x18\x06 \x01(\r\x12\x18\n\x10\x61uthor_followers\x18\x07 \x01(\r\"s\n\x0bPostUpdated\x12\x0f\n\x07post_id\x18\x01 \x01(\x03\x12\x11\n\tauthor_id\x18\x02 \x01(\x03\x12\x16\n\x0e\x63\x61ption_length\x18\x03 \x01(\r\x12\x15\n\rhashtag_count\x18\x04 \x01(\r\x12\x11\n\thas_video\x18\x05 \x01(\x08\"1\n\x0bPostDeleted\x12\x0f\n\x07post_id\x18\x01 \x01(\x03\x12\x11\n\tauthor_id\x18\x02 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'feedmesh.events.v1.post_events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_POSTCREATED']._serialized_start=60
-  _globals['_POSTCREATED']._serialized_end=175
-  _globals['_POSTUPDATED']._serialized_start=177
-  _globals['_POSTUPDATED']._serialized_end=292
-  _globals['_POSTDELETED']._serialized_start=294
-  _globals['_POSTDELETED']._serialized_end=343
+  _globals['_POSTCREATED']._serialized_start=61
+  _globals['_POSTCREATED']._serialized_end=223
+  _globals['_POSTUPDATED']._serialized_start=225
+  _globals['_POSTUPDATED']._serialized_end=340
+  _globals['_POSTDELETED']._serialized_start=342
+  _globals['_POSTDELETED']._serialized_end=391
 # @@protoc_insertion_point(module_scope)

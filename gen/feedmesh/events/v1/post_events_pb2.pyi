@@ -27,6 +27,8 @@ class PostCreated(message.Message):
     CAPTION_LENGTH_FIELD_NUMBER: builtins.int
     HASHTAG_COUNT_FIELD_NUMBER: builtins.int
     HAS_VIDEO_FIELD_NUMBER: builtins.int
+    AUTHOR_TIER_FIELD_NUMBER: builtins.int
+    AUTHOR_FOLLOWERS_FIELD_NUMBER: builtins.int
     post_id: builtins.int
     """The post."""
     author_id: builtins.int
@@ -37,6 +39,10 @@ class PostCreated(message.Message):
     """Number of hashtags."""
     has_video: builtins.bool
     """True if any medium is a video."""
+    author_tier: builtins.int
+    """How the author's posts are delivered: 1 PUSH, 2 BOTH, 3 PULL, 4 SUPER; 0 in events of before tiers means PUSH."""
+    author_followers: builtins.int
+    """Followers the author had, at most an hour before; 0 where it is not known."""
     def __init__(
         self,
         *,
@@ -45,10 +51,12 @@ class PostCreated(message.Message):
         caption_length: builtins.int = ...,
         hashtag_count: builtins.int = ...,
         has_video: builtins.bool = ...,
+        author_tier: builtins.int = ...,
+        author_followers: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["author_id", b"author_id", "caption_length", b"caption_length", "has_video", b"has_video", "hashtag_count", b"hashtag_count", "post_id", b"post_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["author_followers", b"author_followers", "author_id", b"author_id", "author_tier", b"author_tier", "caption_length", b"caption_length", "has_video", b"has_video", "hashtag_count", b"hashtag_count", "post_id", b"post_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -466,12 +466,15 @@ async def test_kafka_full_queue_refuses_and_never_blocks() -> None:
             await log.append([event(n) for n in range(200)])
         assert refused.value.metadata == {"cause": "QUEUE_FULL"}
         assert loop.time() - began < 0.2
-        await asyncio.sleep(1.5)
-        async with longest_pause() as pause:
+
+        async def times_out() -> bool:
+            # What filled the queue leaves it when librdkafka next looks at ages, about once a second.
             with pytest.raises(Unavailable) as timed_out:
                 await log.append([event(n) for n in range(50)])
-        assert timed_out.value.metadata == {"cause": "_MSG_TIMED_OUT"}
-        assert loop.time() - began < 5
+            return timed_out.value.metadata == {"cause": "_MSG_TIMED_OUT"}
+
+        async with longest_pause() as pause:
+            await eventually(times_out, timeout_s=8)
         assert pause() < 0.2
 
 

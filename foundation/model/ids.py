@@ -56,7 +56,8 @@ class Ids(Protocol):
     def next(self) -> int:
         """A fresh id, greater than all before.
 
-        Raises Unavailable(CLOCK_STEPPED_BACK) when the clock stepped back by more than a moment.
+        Raises Unavailable: CLOCK_STEPPED_BACK when the clock stepped back by more than a moment, IDS_EXHAUSTED when
+        more were asked for than a worker has.
         """
         ...
 
@@ -66,6 +67,8 @@ class Snowflakes:
 
     TOLERATED_STEP_MS = 5
     """A step back of at most this much is ridden out by staying in the last millisecond."""
+    MAX_AHEAD_MS = 1_000
+    """How far a burst of more than 512 ids a millisecond may run ahead of the clock: less than a restart takes."""
 
     def __init__(self, clock: Clock, *, region: int = 0, worker: int = 0) -> None:
         if not 0 <= region <= 7 or not 0 <= worker <= MAX_WORKER:
@@ -76,20 +79,24 @@ class Snowflakes:
         self._node = (region << _WORKER_BITS | worker) << _SEQUENCE_BITS
         self._last_ms = 0
         self._sequence = 0
+        self._seen_ms = 0
+        """The latest that the clock ever said."""
 
     def next(self) -> int:
         now = self._clock.now_ms() - EPOCH_MS
-        if now < self._last_ms:
-            # A full sequence also runs ahead of the clock; both may borrow only a few milliseconds.
-            if self._last_ms - now > self.TOLERATED_STEP_MS:
-                raise Unavailable("CLOCK_STEPPED_BACK", behind_ms=self._last_ms - now)
-            now = self._last_ms
-        if now == self._last_ms:
-            self._sequence += 1
-            if self._sequence > _MAX_SEQUENCE:
-                now += 1
-                self._sequence = 0
+        if now < self._seen_ms:
+            if self._seen_ms - now > self.TOLERATED_STEP_MS:
+                raise Unavailable("CLOCK_STEPPED_BACK", behind_ms=self._seen_ms - now)
         else:
+            self._seen_ms = now
+        if now > self._last_ms:
+            self._last_ms = now
             self._sequence = 0
-        self._last_ms = now
-        return now << _TIME_SHIFT | self._node | self._sequence
+        elif self._sequence < _MAX_SEQUENCE:
+            self._sequence += 1
+        elif self._last_ms - now >= self.MAX_AHEAD_MS:
+            raise Unavailable("IDS_EXHAUSTED", ahead_ms=self._last_ms - now)
+        else:
+            self._last_ms += 1
+            self._sequence = 0
+        return self._last_ms << _TIME_SHIFT | self._node | self._sequence

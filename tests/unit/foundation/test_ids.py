@@ -56,10 +56,24 @@ def test_an_id_tells_when_where_and_which_slot() -> None:
     assert slot_of(minted) == slot_at(clock.now) == (clock.now - EPOCH_MS) // SLOT_MS
 
 
-def test_more_ids_than_a_millisecond_holds_stay_unique() -> None:
-    ids = Snowflakes(SteppingClock())
-    minted = [ids.next() for _ in range(1_500)]
-    assert len(set(minted)) == len(minted)
+def test_a_burst_runs_ahead_of_the_clock_by_a_second_at_most() -> None:
+    clock = SteppingClock()
+    ids = Snowflakes(clock)
+    minted = [ids.next() for _ in range(512 * (Snowflakes.MAX_AHEAD_MS + 1))]
+    assert minted == sorted(set(minted))
+    with pytest.raises(Unavailable) as refused:
+        ids.next()
+    assert refused.value.reason == "IDS_EXHAUSTED"
+    clock.now += 1
+    assert ids.next() > minted[-1]
+
+
+def test_what_ran_ahead_does_not_look_like_a_step_back() -> None:
+    clock = SteppingClock()
+    ids = Snowflakes(clock)
+    minted = [ids.next() for _ in range(10_000)]
+    clock.now -= 1
+    assert ids.next() > minted[-1]
 
 
 def test_id_at_is_the_smallest_of_its_millisecond() -> None:

@@ -1,7 +1,8 @@
 """The viewer record `viewer:{u}`: whom a viewer follows, blocks (either way) and mutes, as one packed value.
 
 Layout 2, little endian: u8 layout, u8 state, u16 zero, i64 version, u32 follows, u32 blocks, u32 mutes, u32 pulled,
-u32 supers, then those ids as i64, each group ascending; pulled and supers are among follows. graph_svc writes it, by compare-version; feed_svc and post_svc read it.
+u32 supers, then those ids as i64, each group ascending; pulled and supers are among follows. graph_svc
+writes it, by compare-version; feed_svc and post_svc read it.
 """
 
 from __future__ import annotations

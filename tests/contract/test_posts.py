@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pytest
 
 from foundation.cards import TOMBSTONE_VERSION
-from foundation.events.envelope import decode
 from foundation.events.cql_outbox import CqlOutbox
+from foundation.events.envelope import decode
 from foundation.events.outbox import Outbox, slot_key
 from foundation.events.sql_outbox import SqlOutbox
 from foundation.model.clock import DAY_MS, SystemClock

@@ -19,8 +19,8 @@ from foundation.cards import (
     splice_post,
     varint,
 )
-from foundation.viewers import decode_viewer, encode_viewer
 from foundation.model.tiers import Tier
+from foundation.viewers import decode_viewer, encode_viewer
 from foundation.visibility import PostState, UserState
 
 ids = st.integers(1, 2**63 - 1)

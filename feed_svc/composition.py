@@ -9,12 +9,15 @@ from feedmesh.feed.v1 import feed_service_pb2
 
 from feed_svc.adapters.homes_redis import RedisHomes
 from feed_svc.adapters.ranker_grpc import GrpcRanker
+from feed_svc.adapters.seen_redis import RedisSeenPosts
 from feed_svc.adapters.sessions_redis import RedisSessions
 from feed_svc.adapters.shelf import ReadThroughShelf
 from feed_svc.edge.cursors import FeedCursors
 from feed_svc.edge.handlers import FeedHandlers
 from feed_svc.flows.get_feed import GetFeed
+from feed_svc.flows.mark_seen import MarkSeen
 from feed_svc.flows.open_home import OpenHome
+from feed_svc.flows.refresh_feed import RefreshFeed
 from feed_svc.settings import Settings
 from foundation.model.clock import SystemClock, SystemRandomness
 from foundation.people import ReadThroughPeople
@@ -60,15 +63,16 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
             timelines=feeds,
             randomness=randomness,
         )
-        cursors = FeedCursors(Sealer({1: bytes.fromhex(settings.cursor_key)}, 1, randomness), clock)
+        handlers = FeedHandlers(
+            get_feed=get_feed,
+            refresh_feed=RefreshFeed(open_home=open_home, get_feed=get_feed, shelf=shelf),
+            mark_seen=MarkSeen(seen=RedisSeenPosts(redis)),
+            cursors=FeedCursors(Sealer({1: bytes.fromhex(settings.cursor_key)}, 1, randomness), clock),
+        )
         server = build_server(
             mesh.server_settings(),
             [
-                Service(
-                    feed_service_pb2.DESCRIPTOR.services_by_name["FeedService"],
-                    FeedHandlers(get_feed, cursors),
-                    Access.USER,
-                )
+                Service(feed_service_pb2.DESCRIPTOR.services_by_name["FeedService"], handlers, Access.USER),
             ],
             auth=mesh.authenticator(clock),
             clock=clock,

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+import numpy as np
+import numpy.typing as npt
+
 from foundation.timeline.port import Timeline
 from foundation.viewers import ViewerRecord
 
@@ -19,6 +22,10 @@ MAX_CANDIDATES = 1_000
 """Most candidates sent to ranking."""
 FEED_DEPTH_MS = 7 * 86_400_000
 """How far back a feed goes."""
+Seen = npt.NDArray[np.int64]
+"""Ids of posts that a viewer has seen, ascending, maybe some twice."""
+NOTHING_SEEN: Seen = np.empty(0, np.int64)
+"""Also what is known when the marks are lost: they only change an order."""
 
 
 class Mode(IntEnum):
@@ -63,6 +70,11 @@ class FeedQuery:
     position: Position | None
     """None for a first page."""
 
+    @property
+    def opens_head(self) -> bool:
+        """True if the page begins a new head."""
+        return self.mode is Mode.RANKED and self.position is None
+
 
 @dataclass(slots=True, frozen=True)
 class Session:
@@ -85,6 +97,7 @@ class Home:
     """None: cold."""
     own: Timeline | None
     """The viewer's own newest posts; None: cold."""
+    seen: Seen = field(default_factory=lambda: NOTHING_SEEN)
 
 
 @dataclass(slots=True)
@@ -121,6 +134,17 @@ class FeedPage:
     """0 in LATEST."""
     reasons: frozenset[Degraded]
     cache_hit: bool
+    newest_id: int = 0
+    """First pages: the newest post that this feed may show; 0 for none, and on later pages."""
+
+
+@dataclass(slots=True, frozen=True)
+class Refreshed:
+    """What a refresh found."""
+
+    new_posts: int
+    """Visible posts above the id that was asked for; newer.COUNTED stands for that many or more."""
+    page: FeedPage
 
 
 @dataclass(slots=True, frozen=True)

@@ -14,8 +14,8 @@ from foundation.viewers import ViewerRecord
 class Homes(Protocol):
     """Everything about one viewer that lies on one node."""
 
-    async def load(self, viewer_id: int) -> Home:
-        """Viewer record, timeline and own posts in one call. Raises Unavailable."""
+    async def load(self, viewer_id: int, *, with_seen: bool = False) -> Home:
+        """Viewer record, timeline and own posts in one call, seen posts where asked for. Raises Unavailable."""
         ...
 
 
@@ -65,6 +65,14 @@ class Ranker(Protocol):
 
         Raises a DomainError when ranking failed, was late or answered nonsense.
         """
+        ...
+
+
+class SeenPosts(Protocol):
+    """What viewers have seen: a bounded number of their newest marks, read with their homes."""
+
+    async def mark(self, viewer_id: int, post_ids: Sequence[int]) -> None:
+        """Remember *post_ids*; idempotent. Raises Unavailable."""
         ...
 
 

@@ -71,6 +71,22 @@ MUTANTS = (
         "tests/system/test_strict.py::test_the_next_page_of_an_open_session_hides_the_author",
     ),
     Mutant(
+        "a seen post is dropped",
+        "feed_svc/stages/seen.py",
+        '    order = np.argsort(marks, kind="stable").tolist()\n',
+        "    order = np.flatnonzero(~marks).tolist()\n",
+        "tests/unit/feed_svc/test_seen.py::test_a_mark_drops_nothing_and_adds_nothing",
+    ),
+    Mutant(
+        "hidden posts counted as new",
+        "feed_svc/flows/refresh_feed.py",
+        "        page = FeedPage((), None, 0, reasons, home.cache_hit, newest_id=home.ids[0] if home.ids else 0)\n"
+        "        return Refreshed(len(newer.posts), page)\n",
+        "        page = FeedPage((), None, 0, reasons, home.cache_hit, newest_id=home.ids[0] if home.ids else 0)\n"
+        "        return Refreshed(len([post_id for post_id in home.ids if post_id > since_id]), page)\n",
+        "tests/system/test_coming_back.py::test_what_is_hidden_is_not_counted",
+    ),
+    Mutant(
         "floor ignored by a push",
         "foundation/timeline/lua/push.lua",
         "elseif greater(id, plain(redis.call('LINDEX', key, -1))) then",

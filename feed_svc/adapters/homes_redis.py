@@ -1,9 +1,10 @@
-"""Homes over Redis: viewer record, timeline and own posts share a hash tag, so one write to one node reads them."""
+"""Homes over Redis: what belongs to one viewer shares a hash tag, so one write to one node reads it."""
 
 from __future__ import annotations
 
-from feed_svc.model import Home
-from foundation.redis.client import RedisCluster
+from feed_svc.adapters.seen_redis import decode_seen, seen_key
+from feed_svc.model import NOTHING_SEEN, Home
+from foundation.redis.client import Command, RedisCluster
 from foundation.timeline.redis import AUTHOR_POSTS, FEED, parse_timeline, read_commands, timeline_key
 from foundation.viewers import decode_viewer, viewer_key
 
@@ -14,16 +15,18 @@ class RedisHomes:
     def __init__(self, redis: RedisCluster) -> None:
         self._redis = redis
 
-    async def load(self, viewer_id: int) -> Home:
-        record, elements, _, own = await self._redis.execute(
-            [
-                ("GET", viewer_key(viewer_id)),
-                *read_commands(FEED, viewer_id),
-                ("LRANGE", timeline_key(AUTHOR_POSTS, viewer_id), 0, -1),
-            ]
-        )
+    async def load(self, viewer_id: int, *, with_seen: bool = False) -> Home:
+        commands: list[Command] = [
+            ("GET", viewer_key(viewer_id)),
+            *read_commands(FEED, viewer_id),
+            ("LRANGE", timeline_key(AUTHOR_POSTS, viewer_id), 0, -1),
+        ]
+        if with_seen:
+            commands.append(("GET", seen_key(viewer_id)))
+        record, elements, _, own, *seen = await self._redis.execute(commands)
         return Home(
             viewer=decode_viewer(record) if record is not None else None,
             timeline=parse_timeline(elements),
             own=parse_timeline(own),
+            seen=decode_seen(seen[0]) if seen else NOTHING_SEEN,
         )

@@ -7,19 +7,43 @@ from feedmesh.feed.v1 import feed_service_pb2 as pb
 from feed_svc.edge import wire
 from feed_svc.edge.cursors import FeedCursors
 from feed_svc.flows.get_feed import GetFeed
+from feed_svc.flows.mark_seen import MarkSeen
+from feed_svc.flows.refresh_feed import RefreshFeed
+from feed_svc.model import FeedPage
 from foundation.rpc.server import Call
 
 
 class FeedHandlers:
     """The handlers of FeedService."""
 
-    def __init__(self, get_feed: GetFeed, cursors: FeedCursors) -> None:
+    def __init__(
+        self, *, get_feed: GetFeed, refresh_feed: RefreshFeed, mark_seen: MarkSeen, cursors: FeedCursors
+    ) -> None:
         self._get_feed = get_feed
+        self._refresh_feed = refresh_feed
+        self._mark_seen = mark_seen
         self._cursors = cursors
 
     async def GetFeed(self, request: pb.GetFeedRequest, call: Call) -> bytes:
         query = wire.feed_query(request, viewer_id=call.user_id, cursors=self._cursors)
         page = await self._get_feed(query)
-        call.set_header("x-feed-quality", "degraded" if page.reasons else "normal")
-        call.set_header("x-cache-status", "hit" if page.cache_hit else "miss")
+        _tell_quality(page, call)
         return wire.feed_response(page, self._cursors.seal(call.user_id, page.next))
+
+    async def RefreshFeed(self, request: pb.RefreshFeedRequest, call: Call) -> bytes:
+        if request.count_only:
+            refreshed = await self._refresh_feed.count(call.user_id, since_id=request.since_id)
+        else:
+            query = wire.refresh_query(request, viewer_id=call.user_id)
+            refreshed = await self._refresh_feed(query, since_id=request.since_id)
+        _tell_quality(refreshed.page, call)
+        return wire.refresh_response(refreshed, self._cursors.seal(call.user_id, refreshed.page.next))
+
+    async def MarkSeen(self, request: pb.MarkSeenRequest, call: Call) -> pb.MarkSeenResponse:
+        await self._mark_seen(call.user_id, request.post_ids)
+        return pb.MarkSeenResponse()
+
+
+def _tell_quality(page: FeedPage, call: Call) -> None:
+    call.set_header("x-feed-quality", "degraded" if page.reasons else "normal")
+    call.set_header("x-cache-status", "hit" if page.cache_hit else "miss")

@@ -6,12 +6,12 @@ from feedmesh.feed.v1 import feed_pb2
 from feedmesh.feed.v1 import feed_service_pb2 as pb
 
 from feed_svc.edge.cursors import FeedCursors
-from feed_svc.model import FeedPage, FeedQuery, Mode
+from feed_svc.model import FeedPage, FeedQuery, Mode, Refreshed
 from foundation.cards import varint
 from foundation.errors import InvalidArgument
 from foundation.list_cursors import page_limit
 
-_POSTS_TAG = b"\x0a"  # GetFeedResponse.posts = 1, length-delimited
+_POSTS_TAG = b"\x0a"  # posts = 1 of GetFeedResponse and RefreshFeedResponse, length-delimited
 
 
 def feed_query(request: pb.GetFeedRequest, *, viewer_id: int, cursors: FeedCursors) -> FeedQuery:
@@ -24,6 +24,11 @@ def feed_query(request: pb.GetFeedRequest, *, viewer_id: int, cursors: FeedCurso
     return FeedQuery(viewer_id, page_limit(request.limit), mode, position)
 
 
+def refresh_query(request: pb.RefreshFeedRequest, *, viewer_id: int) -> FeedQuery:
+    """The first page that a refresh asks for."""
+    return FeedQuery(viewer_id, page_limit(request.limit), Mode(request.mode) if request.mode else Mode.RANKED, None)
+
+
 def feed_response(page: FeedPage, next_cursor: str) -> bytes:
     """An encoded GetFeedResponse."""
     tail = pb.GetFeedResponse(
@@ -33,6 +38,13 @@ def feed_response(page: FeedPage, next_cursor: str) -> bytes:
         quality=feed_pb2.DEGRADED if page.reasons else feed_pb2.NORMAL,
         degraded_reasons=[feed_pb2.DegradedReason.ValueType(reason) for reason in sorted(page.reasons)],
         cache_status=feed_pb2.HIT if page.cache_hit else feed_pb2.MISS,
+        newest_id=page.newest_id,
     )
     parts = [part for post in page.posts for part in (_POSTS_TAG, varint(len(post)), post)]
     return b"".join([*parts, tail.SerializeToString()])
+
+
+def refresh_response(refreshed: Refreshed, next_cursor: str) -> bytes:
+    """An encoded RefreshFeedResponse: it begins with the fields of GetFeedResponse."""
+    count = pb.RefreshFeedResponse(new_posts=refreshed.new_posts)
+    return feed_response(refreshed.page, next_cursor) + count.SerializeToString()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from feed_svc.flows.open_home import OpenedHome, OpenHome
 from feed_svc.model import (
@@ -16,11 +16,14 @@ from feed_svc.model import (
     FeedQuery,
     Mode,
     Position,
+    Ranked,
+    Seen,
     Session,
 )
 from feed_svc.ports import Ranker, Sessions, Shelf
 from feed_svc.stages.arrangement import arrange
 from feed_svc.stages.candidates import before
+from feed_svc.stages.seen import unseen_first, worth_ranking
 from feed_svc.stages.slate import fill_slate
 from foundation.errors import DomainError, InvalidArgument, Unavailable
 from foundation.model.clock import Randomness
@@ -44,7 +47,16 @@ class GetFeed:
     randomness: Randomness
 
     async def __call__(self, query: FeedQuery) -> FeedPage:
-        home = await self.open_home(query.viewer_id)
+        return await self.page(query, await self.open_home(query.viewer_id, with_seen=query.opens_head))
+
+    async def page(self, query: FeedQuery, home: OpenedHome) -> FeedPage:
+        """The page, of a home that was opened for it."""
+        page = await self._page(query, home)
+        if query.position is None and home.ids:
+            return replace(page, newest_id=home.ids[0])
+        return page
+
+    async def _page(self, query: FeedQuery, home: OpenedHome) -> FeedPage:
         position = query.position
         if query.mode is Mode.LATEST:
             return await self._newest_first(query, home, position or Position(Mode.LATEST))
@@ -59,7 +71,7 @@ class GetFeed:
         candidates = home.ids[:MAX_CANDIDATES]
         if not candidates:
             return FeedPage((), None, 0, home.reasons, home.cache_hit)
-        order, reasons = await self._rank(query.viewer_id, candidates)
+        order, reasons = await self._rank(query.viewer_id, worth_ranking(candidates, home.seen), home.seen)
         (session_id,) = struct.unpack("<Q", self.randomness.token_bytes(8))
         session = Session(session_id or 1, candidates[0], order)
         # Frozen while the slate is filled: both go to the cache in one write.
@@ -80,14 +92,18 @@ class GetFeed:
             return False
         return True
 
-    async def _rank(self, viewer_id: int, candidates: Sequence[int]) -> tuple[list[int], frozenset[Degraded]]:
+    async def _rank(
+        self, viewer_id: int, candidates: Sequence[int], seen: Seen
+    ) -> tuple[list[int], frozenset[Degraded]]:
         try:
             ranked = await self.ranker.rank(viewer_id, candidates)
         except DomainError:
             newest = candidates[:HEAD_CAPACITY]
-            return arrange(newest, await self.shelf.authors_of(newest)), frozenset({Degraded.RANK_FALLBACK})
+            head = unseen_first(Ranked(newest, await self.shelf.authors_of(newest)), seen)
+            return arrange(head.ids, head.author_ids), frozenset({Degraded.RANK_FALLBACK})
         self.shelf.learn(ranked.ids, ranked.author_ids)
-        return arrange(ranked.ids, ranked.author_ids), frozenset()
+        head = unseen_first(ranked, seen)
+        return arrange(head.ids, head.author_ids), frozenset()
 
     async def _resume(self, viewer_id: int, session_id: int) -> Session:
         session = await self.sessions.load(viewer_id, session_id)

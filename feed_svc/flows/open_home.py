@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-from feed_svc.model import FEED_DEPTH_MS, Degraded, Home
+from feed_svc.model import FEED_DEPTH_MS, NOTHING_SEEN, Degraded, Home, Seen
 from feed_svc.ports import Graph, Homes, RecentPosts
 from feed_svc.stages.candidates import merge_recent, newest_first
 from foundation.errors import DeadlineExceeded, NotFound, Unavailable
@@ -32,6 +32,8 @@ class OpenedHome:
     """Strictly descending, at most CAPACITY."""
     cache_hit: bool
     reasons: frozenset[Degraded]
+    seen: Seen = field(default_factory=lambda: NOTHING_SEEN)
+    """What the viewer has seen, if it was asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,18 +48,18 @@ class OpenHome:
     randomness: Randomness
     rebuild_timeout_s: float
 
-    async def __call__(self, viewer_id: int) -> OpenedHome:
+    async def __call__(self, viewer_id: int, *, with_seen: bool = False) -> OpenedHome:
         oldest_id = id_at(self.clock.now_ms() - FEED_DEPTH_MS)
         try:
-            home = await self.homes.load(viewer_id)
+            home = await self.homes.load(viewer_id, with_seen=with_seen)
         except Unavailable:
             return await self._from_the_store(viewer_id, oldest_id)
         viewer = home.viewer or await self.graph.viewer_from_rows(viewer_id)
         _require_active(viewer)
         if home.timeline is None:
-            return await self._rebuild(viewer_id, oldest_id)
+            return replace(await self._rebuild(viewer_id, oldest_id), seen=home.seen)
         own = home.own or (await self.recent.of([viewer_id], after_id=oldest_id))[viewer_id]
-        return OpenedHome(viewer, newest_first(home.timeline, own, oldest_id=oldest_id), True, frozenset())
+        return OpenedHome(viewer, newest_first(home.timeline, own, oldest_id=oldest_id), True, frozenset(), home.seen)
 
     async def _rebuild(self, viewer_id: int, oldest_id: int) -> OpenedHome:
         token = self.randomness.token_bytes(8).hex()

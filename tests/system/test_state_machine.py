@@ -201,6 +201,26 @@ class Network(RuleBasedStateMachine):
                 break
         assert sorted(shown, reverse=True) == self.model.latest(user)
 
+    @precondition(lambda self: self.model.author_of)
+    @rule(reader=people, choice=st.randoms(use_true_random=False))
+    def mark_seen(self, reader: int, choice: Any) -> None:
+        """Only an order may change: `scroll_ranked` still finds every post, and LATEST all of them in place."""
+        posts = choice.sample(sorted(self.model.author_of), choice.randint(1, len(self.model.author_of)))
+        request = feed_pb.MarkSeenRequest(post_ids=posts[:200])
+        self.do(self.client.feed.MarkSeen(request, metadata=self.client.as_user(self.users[reader]), timeout=5))
+
+    @rule(reader=people, choice=st.randoms(use_true_random=False), limit=st.integers(1, 7))
+    def refresh(self, reader: int, choice: Any, limit: int) -> None:
+        """The number of newer posts is exact, and the page begins the feed that LATEST goes on with."""
+        self.do(self.client.settled())
+        user = self.users[reader]
+        since_id = choice.choice([0, *sorted(self.model.author_of)])
+        request = feed_pb.RefreshFeedRequest(since_id=since_id, limit=limit, mode=feed_pb2.LATEST)
+        answer = self.do(self.client.feed.RefreshFeed(request, metadata=self.client.as_user(user), timeout=5))
+        feed = self.model.latest(user)
+        assert answer.new_posts == sum(post > since_id for post in feed)
+        assert [post.post_id for post in answer.posts] == feed[:limit]
+
     @rule(reader=people)
     def read(self, reader: int) -> None:
         self.do(self.client.settled())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from feed_svc.adapters.seen_redis import seen_key
 from foundation.cards import author_key, card_key
 from foundation.events.port import TOPICS
 from foundation.events.sql_log import LOG_TABLES
@@ -37,7 +38,7 @@ def test_every_table_topic_and_key_is_listed() -> None:
     missing = {name for name in tables - {"user_requests", "post_requests", "graph_changes"} if name not in text}
     assert not missing
     assert not {topic for topic in TOPICS if topic not in text}
-    keys = [card_key(1), author_key(1), features_key(1), viewer_key(1), f"{FEED}:", f"{AUTHOR_POSTS}:"]
+    keys = [card_key(1), author_key(1), features_key(1), viewer_key(1), seen_key(1), f"{FEED}:", f"{AUTHOR_POSTS}:"]
     assert not {key for key in keys if f"`{key.split(':')[0]}:" not in text}
 
 

@@ -61,6 +61,7 @@ class GetFeedResponse(message.Message):
     QUALITY_FIELD_NUMBER: builtins.int
     DEGRADED_REASONS_FIELD_NUMBER: builtins.int
     CACHE_STATUS_FIELD_NUMBER: builtins.int
+    NEWEST_ID_FIELD_NUMBER: builtins.int
     next_cursor: builtins.str
     """Asks for the next page; opaque; empty at the end."""
     has_more: builtins.bool
@@ -71,6 +72,10 @@ class GetFeedResponse(message.Message):
     """Whether something was skipped."""
     cache_status: feed_pb2.CacheStatus.ValueType
     """Where the feed came from."""
+    newest_id: builtins.int
+    """The newest post that this feed may show, seen or not: since_id of a later RefreshFeed. Set on first pages; 0 on
+    later ones, and where there is no post.
+    """
     @builtins.property
     def posts(self) -> containers.RepeatedCompositeFieldContainer[post_pb2.Post]:
         """The posts, best first (RANKED) or newest first (LATEST). May be fewer than asked before the end."""
@@ -89,9 +94,135 @@ class GetFeedResponse(message.Message):
         quality: feed_pb2.FeedQuality.ValueType = ...,
         degraded_reasons: abc.Iterable[feed_pb2.DegradedReason.ValueType] | None = ...,
         cache_status: feed_pb2.CacheStatus.ValueType = ...,
+        newest_id: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["cache_status", b"cache_status", "degraded_reasons", b"degraded_reasons", "feed_session_id", b"feed_session_id", "has_more", b"has_more", "next_cursor", b"next_cursor", "posts", b"posts", "quality", b"quality"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cache_status", b"cache_status", "degraded_reasons", b"degraded_reasons", "feed_session_id", b"feed_session_id", "has_more", b"has_more", "newest_id", b"newest_id", "next_cursor", b"next_cursor", "posts", b"posts", "quality", b"quality"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class RefreshFeedRequest(message.Message):
+    """Asks for what is new."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    SINCE_ID_FIELD_NUMBER: builtins.int
+    LIMIT_FIELD_NUMBER: builtins.int
+    MODE_FIELD_NUMBER: builtins.int
+    COUNT_ONLY_FIELD_NUMBER: builtins.int
+    since_id: builtins.int
+    """newest_id of the feed that the caller has. 0 means that they have nothing: everything counts."""
+    limit: builtins.int
+    """Most posts on the first page, as in GetFeed."""
+    mode: feed_pb2.FeedMode.ValueType
+    """Order of the page."""
+    count_only: builtins.bool
+    """Only count: no page is made, and no feed session."""
+    def __init__(
+        self,
+        *,
+        since_id: builtins.int = ...,
+        limit: builtins.int = ...,
+        mode: feed_pb2.FeedMode.ValueType = ...,
+        count_only: builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["count_only", b"count_only", "limit", b"limit", "mode", b"mode", "since_id", b"since_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class RefreshFeedResponse(message.Message):
+    """What is new, and the first page of the newest feed. Fields 1 to 8 are those of GetFeedResponse."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    POSTS_FIELD_NUMBER: builtins.int
+    NEXT_CURSOR_FIELD_NUMBER: builtins.int
+    HAS_MORE_FIELD_NUMBER: builtins.int
+    FEED_SESSION_ID_FIELD_NUMBER: builtins.int
+    QUALITY_FIELD_NUMBER: builtins.int
+    DEGRADED_REASONS_FIELD_NUMBER: builtins.int
+    CACHE_STATUS_FIELD_NUMBER: builtins.int
+    NEWEST_ID_FIELD_NUMBER: builtins.int
+    NEW_POSTS_FIELD_NUMBER: builtins.int
+    next_cursor: builtins.str
+    """Asks GetFeed for the next page; opaque; empty at the end and for count_only."""
+    has_more: builtins.bool
+    """True when next_cursor is not empty."""
+    feed_session_id: builtins.str
+    """Names the new frozen head; empty in LATEST mode and for count_only."""
+    quality: feed_pb2.FeedQuality.ValueType
+    """Whether something was skipped."""
+    cache_status: feed_pb2.CacheStatus.ValueType
+    """Where the feed came from."""
+    newest_id: builtins.int
+    """The newest post that the new feed may show: since_id of the next call. 0 where there is no post."""
+    new_posts: builtins.int
+    """Visible posts newer than since_id, one's own included. Counted to 99: 100 means more than 99."""
+    @builtins.property
+    def posts(self) -> containers.RepeatedCompositeFieldContainer[post_pb2.Post]:
+        """The posts of the first page; empty for count_only."""
+
+    @builtins.property
+    def degraded_reasons(self) -> containers.RepeatedScalarFieldContainer[feed_pb2.DegradedReason.ValueType]:
+        """What was skipped; empty when quality is NORMAL."""
+
+    def __init__(
+        self,
+        *,
+        posts: abc.Iterable[post_pb2.Post] | None = ...,
+        next_cursor: builtins.str = ...,
+        has_more: builtins.bool = ...,
+        feed_session_id: builtins.str = ...,
+        quality: feed_pb2.FeedQuality.ValueType = ...,
+        degraded_reasons: abc.Iterable[feed_pb2.DegradedReason.ValueType] | None = ...,
+        cache_status: feed_pb2.CacheStatus.ValueType = ...,
+        newest_id: builtins.int = ...,
+        new_posts: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cache_status", b"cache_status", "degraded_reasons", b"degraded_reasons", "feed_session_id", b"feed_session_id", "has_more", b"has_more", "new_posts", b"new_posts", "newest_id", b"newest_id", "next_cursor", b"next_cursor", "posts", b"posts", "quality", b"quality"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class MarkSeenRequest(message.Message):
+    """Names posts that were on the screen."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    POST_IDS_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def post_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
+        """1 to 200 posts, in any order."""
+
+    def __init__(
+        self,
+        *,
+        post_ids: abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["post_ids", b"post_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class MarkSeenResponse(message.Message):
+    """The marks are kept."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

@@ -43,6 +43,16 @@ class FeedServiceStub(object):
                 request_serializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.GetFeedRequest.SerializeToString,
                 response_deserializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.GetFeedResponse.FromString,
                 _registered_method=True)
+        self.RefreshFeed = channel.unary_unary(
+                '/feedmesh.feed.v1.FeedService/RefreshFeed',
+                request_serializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.RefreshFeedRequest.SerializeToString,
+                response_deserializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.RefreshFeedResponse.FromString,
+                _registered_method=True)
+        self.MarkSeen = channel.unary_unary(
+                '/feedmesh.feed.v1.FeedService/MarkSeen',
+                request_serializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.MarkSeenRequest.SerializeToString,
+                response_deserializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.MarkSeenResponse.FromString,
+                _registered_method=True)
 
 
 class FeedServiceServicer(object):
@@ -64,6 +74,28 @@ class FeedServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RefreshFeed(self, request, context):
+        """RefreshFeed tells how many posts are newer than what the caller has, and answers the first page of the newest feed:
+        what a pull to refresh, or a touch on "12 new posts", shows. The same headers as GetFeed.
+
+        Fails with INVALID_ARGUMENT (FIELD_INVALID), NOT_FOUND (USER_NOT_FOUND) and UNAVAILABLE (FEED_UNAVAILABLE) when
+        visibility could not be checked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MarkSeen(self, request, context):
+        """MarkSeen says that posts were on the caller's screen. Heads of RANKED feeds that are made from then on show unseen
+        posts first; nothing is dropped, and LATEST ignores it. Idempotent; of one user's marks the newest 2,000 are kept,
+        for 7 days since the last one. They may be lost with the cache: then posts are in the order of a first visit.
+
+        Fails with INVALID_ARGUMENT (FIELD_INVALID) and UNAVAILABLE (CACHE_UNAVAILABLE): retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FeedServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -71,6 +103,16 @@ def add_FeedServiceServicer_to_server(servicer, server):
                     servicer.GetFeed,
                     request_deserializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.GetFeedRequest.FromString,
                     response_serializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.GetFeedResponse.SerializeToString,
+            ),
+            'RefreshFeed': grpc.unary_unary_rpc_method_handler(
+                    servicer.RefreshFeed,
+                    request_deserializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.RefreshFeedRequest.FromString,
+                    response_serializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.RefreshFeedResponse.SerializeToString,
+            ),
+            'MarkSeen': grpc.unary_unary_rpc_method_handler(
+                    servicer.MarkSeen,
+                    request_deserializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.MarkSeenRequest.FromString,
+                    response_serializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.MarkSeenResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -104,6 +146,60 @@ class FeedService(object):
             '/feedmesh.feed.v1.FeedService/GetFeed',
             feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.GetFeedRequest.SerializeToString,
             feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.GetFeedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RefreshFeed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/feedmesh.feed.v1.FeedService/RefreshFeed',
+            feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.RefreshFeedRequest.SerializeToString,
+            feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.RefreshFeedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MarkSeen(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/feedmesh.feed.v1.FeedService/MarkSeen',
+            feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.MarkSeenRequest.SerializeToString,
+            feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.MarkSeenResponse.FromString,
             options,
             channel_credentials,
             insecure,

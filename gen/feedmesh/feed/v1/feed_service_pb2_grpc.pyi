@@ -28,6 +28,20 @@ class FeedServiceStub:
     CURSOR_EXPIRED when its session is gone: start again without one), NOT_FOUND (USER_NOT_FOUND) and UNAVAILABLE
     (FEED_UNAVAILABLE) when visibility could not be checked.
     """
+    RefreshFeed: _aio.UnaryUnaryMultiCallable[_feed_service_pb2.RefreshFeedRequest, _feed_service_pb2.RefreshFeedResponse]
+    """RefreshFeed tells how many posts are newer than what the caller has, and answers the first page of the newest feed:
+    what a pull to refresh, or a touch on "12 new posts", shows. The same headers as GetFeed.
+
+    Fails with INVALID_ARGUMENT (FIELD_INVALID), NOT_FOUND (USER_NOT_FOUND) and UNAVAILABLE (FEED_UNAVAILABLE) when
+    visibility could not be checked.
+    """
+    MarkSeen: _aio.UnaryUnaryMultiCallable[_feed_service_pb2.MarkSeenRequest, _feed_service_pb2.MarkSeenResponse]
+    """MarkSeen says that posts were on the caller's screen. Heads of RANKED feeds that are made from then on show unseen
+    posts first; nothing is dropped, and LATEST ignores it. Idempotent; of one user's marks the newest 2,000 are kept,
+    for 7 days since the last one. They may be lost with the cache: then posts are in the order of a first visit.
+
+    Fails with INVALID_ARGUMENT (FIELD_INVALID) and UNAVAILABLE (CACHE_UNAVAILABLE): retry.
+    """
 
 class FeedServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reads the home feed of the caller.
@@ -48,6 +62,32 @@ class FeedServiceServicer(metaclass=_abc_1.ABCMeta):
         Fails with INVALID_ARGUMENT (FIELD_INVALID; CURSOR_INVALID for a cursor that was not made for this caller and mode;
         CURSOR_EXPIRED when its session is gone: start again without one), NOT_FOUND (USER_NOT_FOUND) and UNAVAILABLE
         (FEED_UNAVAILABLE) when visibility could not be checked.
+        """
+
+    @_abc_1.abstractmethod
+    def RefreshFeed(
+        self,
+        request: _feed_service_pb2.RefreshFeedRequest,
+        context: _aio.ServicerContext[_feed_service_pb2.RefreshFeedRequest, _abc.Awaitable[_feed_service_pb2.RefreshFeedResponse]],
+    ) -> _abc.Awaitable[_feed_service_pb2.RefreshFeedResponse]:
+        """RefreshFeed tells how many posts are newer than what the caller has, and answers the first page of the newest feed:
+        what a pull to refresh, or a touch on "12 new posts", shows. The same headers as GetFeed.
+
+        Fails with INVALID_ARGUMENT (FIELD_INVALID), NOT_FOUND (USER_NOT_FOUND) and UNAVAILABLE (FEED_UNAVAILABLE) when
+        visibility could not be checked.
+        """
+
+    @_abc_1.abstractmethod
+    def MarkSeen(
+        self,
+        request: _feed_service_pb2.MarkSeenRequest,
+        context: _aio.ServicerContext[_feed_service_pb2.MarkSeenRequest, _abc.Awaitable[_feed_service_pb2.MarkSeenResponse]],
+    ) -> _abc.Awaitable[_feed_service_pb2.MarkSeenResponse]:
+        """MarkSeen says that posts were on the caller's screen. Heads of RANKED feeds that are made from then on show unseen
+        posts first; nothing is dropped, and LATEST ignores it. Idempotent; of one user's marks the newest 2,000 are kept,
+        for 7 days since the last one. They may be lost with the cache: then posts are in the order of a first visit.
+
+        Fails with INVALID_ARGUMENT (FIELD_INVALID) and UNAVAILABLE (CACHE_UNAVAILABLE): retry.
         """
 
 def add_FeedServiceServicer_to_server(servicer: FeedServiceServicer, server: _aio.Server) -> None: ...

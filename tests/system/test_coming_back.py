@@ -1,0 +1,191 @@
+"""What a returning user expects of a feed: what is new, what they have seen already, and where they were."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+
+import grpc
+import pytest
+from feedmesh.feed.v1 import feed_pb2
+from feedmesh.feed.v1 import feed_service_pb2 as feed_pb
+from feedmesh.graph.v1 import graph_service_pb2 as graph_pb
+from feedmesh.graph.v1 import user_service_pb2 as user_pb
+from feedmesh.post.v1 import post_service_pb2 as post_pb
+from grpc import aio
+
+from feedmesh_cli.mesh_file import Mesh
+from tests.kit.http import send
+from tests.kit.mesh import Client, running_mesh
+
+pytestmark = [pytest.mark.envoy, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    with running_mesh(tmp_path_factory.mktemp("coming-back") / "mesh") as running:
+        yield running
+
+
+class People:
+    """Ana, bo and cy; ana follows both."""
+
+    def __init__(self, client: Client, ids: list[int]) -> None:
+        self.client = client
+        self.ana, self.bo, self.cy = ids
+
+    async def post(self, author: int, count: int = 1) -> list[int]:
+        """New posts, oldest first."""
+        metadata = self.client.as_user(author)
+        request = post_pb.CreatePostRequest(caption="hello")
+        return [
+            (await self.client.posts.CreatePost(request, metadata=metadata, timeout=5)).post_id for _ in range(count)
+        ]
+
+    async def edge(self, verb: str, one: int, other: int) -> None:
+        request = getattr(graph_pb, f"{verb}Request")(user_id=other)
+        await getattr(self.client.graph, verb)(request, metadata=self.client.as_user(one), timeout=5)
+
+    async def feed(self, **asked: object) -> feed_pb.GetFeedResponse:
+        request = feed_pb.GetFeedRequest(**asked)  # type: ignore[arg-type]  # fields by name
+        return await self.client.feed.GetFeed(request, metadata=self.client.as_user(self.ana), timeout=5)
+
+    async def refresh(self, since_id: int, **asked: object) -> feed_pb.RefreshFeedResponse:
+        await self.client.settled()
+        request = feed_pb.RefreshFeedRequest(since_id=since_id, **asked)  # type: ignore[arg-type]  # as above
+        return await self.client.feed.RefreshFeed(request, metadata=self.client.as_user(self.ana), timeout=5)
+
+    async def mark(self, *post_ids: int) -> None:
+        request = feed_pb.MarkSeenRequest(post_ids=post_ids)
+        await self.client.feed.MarkSeen(request, metadata=self.client.as_user(self.ana), timeout=5)
+
+
+def shown(page: feed_pb.GetFeedResponse | feed_pb.RefreshFeedResponse) -> list[int]:
+    return [post.post_id for post in page.posts]
+
+
+@pytest.fixture
+async def people(mesh: Mesh, request: pytest.FixtureRequest) -> AsyncIterator[People]:
+    client = Client(mesh)
+    ids = []
+    for name in ("ana", "bo", "cy"):
+        username = f"{name}{abs(hash(request.node.nodeid)) % 10**9}"
+        answer = await client.users.CreateUser(user_pb.CreateUserRequest(username=username), timeout=5)
+        ids.append(answer.user.user_id)
+    made = People(client, ids)
+    await made.edge("Follow", made.ana, made.bo)
+    await made.edge("Follow", made.ana, made.cy)
+    await client.settled()
+    yield made
+    await client.close()
+
+
+async def test_a_refresh_counts_what_is_newer_and_brings_it(people: People) -> None:
+    nothing = await people.feed()
+    assert nothing.newest_id == 0
+    old = await people.post(people.bo, 3)
+    await people.client.settled()
+    page = await people.feed(limit=2)
+    assert page.newest_id == old[-1]
+    later = await people.feed(cursor=page.next_cursor)
+    assert later.newest_id == 0, "only first pages know it"
+    still = await people.refresh(page.newest_id)
+    assert (still.new_posts, still.newest_id) == (0, old[-1])
+    new = [*await people.post(people.cy, 2), *await people.post(people.ana)]
+    refreshed = await people.refresh(page.newest_id, limit=50)
+    assert refreshed.new_posts == 3, "one's own counts"
+    assert refreshed.newest_id == new[-1]
+    assert set(shown(refreshed)) == {*old, *new}
+    assert refreshed.feed_session_id not in ("", page.feed_session_id)
+    assert refreshed.quality == feed_pb2.NORMAL
+    assert (await people.refresh(0)).new_posts == 6
+    latest = await people.refresh(0, mode=feed_pb2.LATEST, limit=2)
+    assert shown(latest) == new[::-1][:2]
+    assert latest.has_more
+    assert latest.feed_session_id == ""
+    rest = await people.feed(cursor=latest.next_cursor)
+    assert shown(rest) == [*new[::-1][2:], *old[::-1]]
+
+
+async def test_counting_alone_makes_no_page_and_stops_at_a_hundred(people: People) -> None:
+    posts = await people.post(people.bo, 103)
+    counted = await people.refresh(0, count_only=True)
+    assert counted.new_posts == 100
+    assert (shown(counted), counted.next_cursor, counted.feed_session_id) == ([], "", "")
+    assert counted.newest_id == posts[-1]
+    assert (await people.refresh(posts[-100], count_only=True)).new_posts == 99
+
+
+@pytest.mark.parametrize("verb", ["Mute", "Block", "Unfollow"])
+async def test_what_is_hidden_is_not_counted(people: People, verb: str) -> None:
+    (first,) = await people.post(people.bo)
+    await people.post(people.cy, 2)
+    (gone,) = await people.post(people.bo)
+    request = post_pb.DeletePostRequest(post_id=gone)
+    await people.client.posts.DeletePost(request, metadata=people.client.as_user(people.bo), timeout=5)
+    await people.edge(verb, people.ana, people.cy)
+    assert (await people.refresh(0, count_only=True)).new_posts == 1
+    assert shown(await people.refresh(0)) == [first]
+
+
+async def test_seen_posts_come_last_in_a_ranked_head_and_none_is_lost(people: People) -> None:
+    posts = [*await people.post(people.bo, 3), *await people.post(people.cy, 3)]
+    await people.client.settled()
+    first = await people.feed()
+    assert len(shown(first)) == 6
+    on_screen = shown(first)[:3]
+    await people.mark(*on_screen)
+    again = shown(await people.feed())
+    assert sorted(again) == sorted(posts), "demoted, not dropped"
+    assert set(again[3:]) == set(on_screen)
+    assert set(shown(await people.refresh(0))[3:]) == set(on_screen)
+    latest = await people.feed(mode=feed_pb2.LATEST)
+    assert shown(latest) == sorted(posts, reverse=True), "LATEST ignores it"
+    (new,) = await people.post(people.bo)
+    await people.mark(*posts)
+    await people.client.settled()
+    assert shown(await people.feed())[0] == new, "what is new is unseen"
+
+
+async def test_an_open_head_stays_as_it_is_while_posts_are_marked(people: People) -> None:
+    posts = [*await people.post(people.bo, 3), *await people.post(people.cy, 3)]
+    await people.client.settled()
+    page = await people.feed(limit=2)
+    order = shown(page)
+    while page.next_cursor:
+        await people.mark(*shown(page))
+        page = await people.feed(cursor=page.next_cursor, limit=2)
+        order += shown(page)
+    assert sorted(order) == sorted(posts)
+
+
+async def test_reading_marks_nothing(people: People) -> None:
+    await people.post(people.bo, 3)
+    await people.post(people.cy, 3)
+    await people.client.settled()
+    first = shown(await people.feed())
+    assert shown(await people.feed()) == first
+
+
+async def test_they_are_there_by_rest_too(mesh: Mesh, people: People) -> None:
+    token = people.client.token(people.ana)
+    (post,) = await people.post(people.bo)
+    await people.client.settled()
+    body = json.dumps({"since_id": "0", "limit": 5})
+    refreshed = await send(mesh.edge_address, "POST", "/v1/feed/refresh", body=body, token=token)
+    assert refreshed.status == 200
+    assert (refreshed.json["new_posts"], refreshed.json["newest_id"]) == (1, str(post))
+    assert refreshed.headers["x-feed-quality"] == "normal"
+    body = json.dumps({"post_ids": [str(post)]})
+    marked = await send(mesh.edge_address, "POST", "/v1/feed/seen", body=body, token=token)
+    assert (marked.status, marked.json) == (200, {})
+    for wrong in ({}, {"post_ids": []}, {"post_ids": ["0"]}, {"post_ids": [str(n) for n in range(1, 202)]}):
+        refused = await send(mesh.edge_address, "POST", "/v1/feed/seen", body=json.dumps(wrong), token=token)
+        assert (refused.status, refused.reason) == (400, "FIELD_INVALID")
+
+
+async def test_bad_refreshes_are_refused(people: People) -> None:
+    for wrong in ({"since_id": -1}, {"since_id": 0, "limit": -1}, {"since_id": 0, "mode": 7}):
+        with pytest.raises(aio.AioRpcError) as refused:
+            await people.refresh(**wrong)
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -8,16 +8,21 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from feedmesh.feed.v1 import feed_service_pb2
 
 from feed_svc.adapters.homes_redis import RedisHomes
+from feed_svc.adapters.positions_sql import SqlPositions
 from feed_svc.adapters.ranker_grpc import GrpcRanker
 from feed_svc.adapters.seen_redis import RedisSeenPosts
 from feed_svc.adapters.sessions_redis import RedisSessions
 from feed_svc.adapters.shelf import ReadThroughShelf
+from feed_svc.adapters.tables import FEED_TABLES
 from feed_svc.edge.cursors import FeedCursors
 from feed_svc.edge.handlers import FeedHandlers
 from feed_svc.flows.get_feed import GetFeed
 from feed_svc.flows.mark_seen import MarkSeen
 from feed_svc.flows.open_home import OpenHome
 from feed_svc.flows.refresh_feed import RefreshFeed
+from feed_svc.flows.resume_feed import ResumeFeed
+from feed_svc.flows.save_position import SavePosition
+from feed_svc.ports import Positions
 from feed_svc.settings import Settings
 from foundation.model.clock import SystemClock, SystemRandomness
 from foundation.people import ReadThroughPeople
@@ -26,6 +31,7 @@ from foundation.rpc.server import Access, Server, Service, build_server
 from foundation.rpc.unary import unary_channel
 from foundation.runtime.resources import open_redis
 from foundation.seal import Sealer
+from foundation.sql.database import open_database
 from foundation.timeline.recent import ReadThroughRecentPosts
 from foundation.timeline.redis import AUTHOR_POSTS, FEED, RedisTimelines
 
@@ -40,6 +46,8 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
     randomness = SystemRandomness()
     async with AsyncExitStack() as stack:
         redis = await stack.enter_async_context(open_redis(mesh))
+        store = _cql_positions if settings.database_url.startswith("cassandra:") else _sql_positions
+        positions = await stack.enter_async_context(store(settings.database_url))
         graph = await stack.enter_async_context(internal_channel(mesh.graph_svc, mesh.internal_key))
         posts = await stack.enter_async_context(internal_channel(mesh.post_svc, mesh.internal_key))
         rank = await stack.enter_async_context(unary_channel(mesh.rank_svc, mesh.internal_key))
@@ -55,10 +63,11 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
             randomness=randomness,
             rebuild_timeout_s=settings.rebuild_timeout_ms / 1000,
         )
+        sessions = RedisSessions(redis)
         get_feed = GetFeed(
             open_home=open_home,
             ranker=GrpcRanker(rank, timeout_s=settings.rank_timeout_ms / 1000),
-            sessions=RedisSessions(redis),
+            sessions=sessions,
             shelf=shelf,
             timelines=feeds,
             randomness=randomness,
@@ -67,6 +76,8 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
             get_feed=get_feed,
             refresh_feed=RefreshFeed(open_home=open_home, get_feed=get_feed, shelf=shelf),
             mark_seen=MarkSeen(seen=RedisSeenPosts(redis)),
+            save_position=SavePosition(positions=positions, clock=clock),
+            resume_feed=ResumeFeed(positions=positions, sessions=sessions, clock=clock),
             cursors=FeedCursors(Sealer({1: bytes.fromhex(settings.cursor_key)}, 1, randomness), clock),
         )
         server = build_server(
@@ -80,3 +91,23 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
         await server.start()
         stack.push_async_callback(server.stop, 5.0)
         yield server
+
+
+@asynccontextmanager
+async def _sql_positions(url: str) -> AsyncIterator[Positions]:
+    async with open_database(url, FEED_TABLES) as database:
+        yield SqlPositions(database)
+
+
+@asynccontextmanager
+async def _cql_positions(url: str) -> AsyncIterator[Positions]:
+    # The extra `cluster` brings the driver; the embedded profile does without.
+    from feed_svc.adapters.positions_cql import CqlPositions  # noqa: PLC0415
+    from foundation.cql.address import CqlAddress  # noqa: PLC0415
+    from foundation.cql.migrations import migrations_of, require_schema  # noqa: PLC0415
+    from foundation.cql.session import open_cql  # noqa: PLC0415
+
+    address = CqlAddress.parse(url)
+    async with open_cql(address) as cql:
+        await require_schema(cql, migrations_of("feed_svc.adapters"), address.shown)
+        yield CqlPositions(cql)

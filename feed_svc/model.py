@@ -61,6 +61,17 @@ class Position:
 
 
 @dataclass(slots=True, frozen=True)
+class SavedPosition:
+    """Where a user was, on whatever device."""
+
+    mode: Mode
+    anchor_id: int
+    """The last post on the screen."""
+    saved_ms: int
+    """When, ms since 1970."""
+
+
+@dataclass(slots=True, frozen=True)
 class FeedQuery:
     """One page, please."""
 

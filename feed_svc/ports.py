@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from feed_svc.model import Home, Ranked, Session
+from feed_svc.model import Home, Ranked, SavedPosition, Session
 from foundation.cards import AuthorCard, Card
 from foundation.timeline.port import Timeline
 from foundation.viewers import ViewerRecord
@@ -85,4 +85,23 @@ class Sessions(Protocol):
 
     async def load(self, viewer_id: int, session_id: int) -> Session | None:
         """None when it is gone. Raises Unavailable."""
+        ...
+
+    async def newest(self, viewer_id: int) -> Sequence[Session]:
+        """Those that are kept, newest first. Raises Unavailable."""
+        ...
+
+
+class Positions(Protocol):
+    """Where users were in their feeds; durable."""
+
+    async def save(self, user_id: int, position: SavedPosition) -> SavedPosition:
+        """Keep *position* unless a later one is kept; what is kept then. Of two with one time either stays.
+
+        Raises Unavailable, and DeadlineExceeded when the outcome is unknown.
+        """
+        ...
+
+    async def of(self, user_id: int) -> SavedPosition | None:
+        """None where nothing was saved. Raises Unavailable, DeadlineExceeded."""
         ...

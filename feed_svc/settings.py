@@ -13,6 +13,8 @@ class Settings:
 
     mesh: MeshSettings = field(default_factory=MeshSettings)
     """Addresses and keys that all services share."""
+    database_url: str = "sqlite:///feed.db"
+    """Where positions live: a URL of SQLAlchemy, or cassandra://host[:port][,…]/keyspace (foundation/cql/address)."""
     cursor_key: str = ""
     """32 bytes in hex that seal cursors; every feed_svc of a mesh has the same. Required."""
     rank_timeout_ms: int = 100

@@ -154,7 +154,9 @@ async def _start_services(
         ),
         "rank_svc": rank_svc.settings.Settings(mesh=mesh("rank_svc", 3), model_path=options.model),
         "fanout_worker": fanout_worker.settings.Settings(mesh=mesh("fanout_worker", 4)),
-        "feed_svc": feed_svc.settings.Settings(mesh=mesh("feed_svc", 5), cursor_key=key),
+        "feed_svc": feed_svc.settings.Settings(
+            mesh=mesh("feed_svc", 5), database_url=stores["feed_svc"], cursor_key=key
+        ),
     }
     services: dict[str, Child] = {}
     for name, told in settings.items():

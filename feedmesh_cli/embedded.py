@@ -95,7 +95,11 @@ async def all_services(config: EmbeddedConfig) -> AsyncIterator[Mapping[str, Ser
             rank_svc.settings.Settings(mesh=mesh("rank_svc"), model_path=config.model_path)
         ),
         "fanout_worker": fanout_worker.composition.compose(fanout_worker.settings.Settings(mesh=mesh("fanout_worker"))),
-        "feed_svc": feed_svc.composition.compose(feed_svc.settings.Settings(mesh=mesh("feed_svc"), cursor_key=key)),
+        "feed_svc": feed_svc.composition.compose(
+            feed_svc.settings.Settings(
+                mesh=mesh("feed_svc"), database_url=f"sqlite:///{data / 'feed.db'}", cursor_key=key
+            )
+        ),
     }
     async with AsyncExitStack() as stack:
         log = await stack.enter_async_context(open_log(base))

@@ -87,6 +87,20 @@ MUTANTS = (
         "tests/system/test_coming_back.py::test_what_is_hidden_is_not_counted",
     ),
     Mutant(
+        "the position of somebody else",
+        "feed_svc/adapters/positions_sql.py",
+        "where(FEED_POSITIONS.c.user_id == user_id)",
+        "order_by(FEED_POSITIONS.c.saved_ms.desc()).limit(1)",
+        "tests/contract/test_positions.py::test_everyone_has_their_own",
+    ),
+    Mutant(
+        "an old position replaces a later one",
+        "feed_svc/adapters/positions_sql.py",
+        'index_elements=["user_id"], set_=row, where=later',
+        'index_elements=["user_id"], set_=row',
+        "tests/contract/test_positions.py::test_the_latest_by_time_is_kept",
+    ),
+    Mutant(
         "floor ignored by a push",
         "foundation/timeline/lua/push.lua",
         "elseif greater(id, plain(redis.call('LINDEX', key, -1))) then",

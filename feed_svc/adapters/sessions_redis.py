@@ -38,15 +38,23 @@ class RedisSessions:
         await self._redis.execute([("LPUSH", key, record), ("LTRIM", key, 0, KEPT - 1), ("EXPIRE", key, TTL_S)])
 
     async def load(self, viewer_id: int, session_id: int) -> Session | None:
+        for record in await self._records(viewer_id):
+            if _HEAD.unpack_from(record)[1] == session_id:
+                return _session(record)
+        return None
+
+    async def newest(self, viewer_id: int) -> Sequence[Session]:
+        return [_session(record) for record in await self._records(viewer_id)]
+
+    async def _records(self, viewer_id: int) -> list[bytes]:
         key = session_key(viewer_id)
         records, _ = await self._redis.execute([("LRANGE", key, 0, KEPT - 1), ("EXPIRE", key, TTL_S)])
-        for record in records:
-            if len(record) < _HEAD.size or record[0] != LAYOUT:
-                continue
-            _, found_id, freeze_id = _HEAD.unpack_from(record)
-            if found_id == session_id:
-                return Session(session_id, freeze_id, np.frombuffer(record, "<i8", offset=_HEAD.size).tolist())
-        return None
+        return [record for record in records if len(record) >= _HEAD.size and record[0] == LAYOUT]
+
+
+def _session(record: bytes) -> Session:
+    _, session_id, freeze_id = _HEAD.unpack_from(record)
+    return Session(session_id, freeze_id, np.frombuffer(record, "<i8", offset=_HEAD.size).tolist())
 
 
 def _packed(ids: Sequence[int]) -> bytes:

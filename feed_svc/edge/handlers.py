@@ -9,6 +9,8 @@ from feed_svc.edge.cursors import FeedCursors
 from feed_svc.flows.get_feed import GetFeed
 from feed_svc.flows.mark_seen import MarkSeen
 from feed_svc.flows.refresh_feed import RefreshFeed
+from feed_svc.flows.resume_feed import ResumeFeed
+from feed_svc.flows.save_position import SavePosition
 from feed_svc.model import FeedPage
 from foundation.rpc.server import Call
 
@@ -17,11 +19,20 @@ class FeedHandlers:
     """The handlers of FeedService."""
 
     def __init__(
-        self, *, get_feed: GetFeed, refresh_feed: RefreshFeed, mark_seen: MarkSeen, cursors: FeedCursors
+        self,
+        *,
+        get_feed: GetFeed,
+        refresh_feed: RefreshFeed,
+        mark_seen: MarkSeen,
+        save_position: SavePosition,
+        resume_feed: ResumeFeed,
+        cursors: FeedCursors,
     ) -> None:
         self._get_feed = get_feed
         self._refresh_feed = refresh_feed
         self._mark_seen = mark_seen
+        self._save_position = save_position
+        self._resume_feed = resume_feed
         self._cursors = cursors
 
     async def GetFeed(self, request: pb.GetFeedRequest, call: Call) -> bytes:
@@ -42,6 +53,17 @@ class FeedHandlers:
     async def MarkSeen(self, request: pb.MarkSeenRequest, call: Call) -> pb.MarkSeenResponse:
         await self._mark_seen(call.user_id, request.post_ids)
         return pb.MarkSeenResponse()
+
+    async def SaveFeedPosition(self, request: pb.SaveFeedPositionRequest, call: Call) -> pb.SaveFeedPositionResponse:
+        mode = wire.mode_of(request.mode)
+        saved_ms = request.saved_at.ToMilliseconds()
+        kept = await self._save_position(call.user_id, mode, request.anchor_id, saved_ms=saved_ms)
+        return pb.SaveFeedPositionResponse(position=wire.feed_position(kept))
+
+    async def GetFeedPosition(self, _: pb.GetFeedPositionRequest, call: Call) -> pb.GetFeedPositionResponse:
+        saved, following = await self._resume_feed(call.user_id)
+        cursor = self._cursors.seal(call.user_id, following)
+        return pb.GetFeedPositionResponse(position=wire.feed_position(saved), next_cursor=cursor)
 
 
 def _tell_quality(page: FeedPage, call: Call) -> None:

@@ -6,7 +6,7 @@ from feedmesh.feed.v1 import feed_pb2
 from feedmesh.feed.v1 import feed_service_pb2 as pb
 
 from feed_svc.edge.cursors import FeedCursors
-from feed_svc.model import FeedPage, FeedQuery, Mode, Refreshed
+from feed_svc.model import FeedPage, FeedQuery, Mode, Refreshed, SavedPosition
 from foundation.cards import varint
 from foundation.errors import InvalidArgument
 from foundation.list_cursors import page_limit
@@ -26,7 +26,12 @@ def feed_query(request: pb.GetFeedRequest, *, viewer_id: int, cursors: FeedCurso
 
 def refresh_query(request: pb.RefreshFeedRequest, *, viewer_id: int) -> FeedQuery:
     """The first page that a refresh asks for."""
-    return FeedQuery(viewer_id, page_limit(request.limit), Mode(request.mode) if request.mode else Mode.RANKED, None)
+    return FeedQuery(viewer_id, page_limit(request.limit), mode_of(request.mode), None)
+
+
+def mode_of(mode: int) -> Mode:
+    """The order that a FeedMode stands for."""
+    return Mode(mode) if mode else Mode.RANKED
 
 
 def feed_response(page: FeedPage, next_cursor: str) -> bytes:
@@ -48,3 +53,10 @@ def refresh_response(refreshed: Refreshed, next_cursor: str) -> bytes:
     """An encoded RefreshFeedResponse: it begins with the fields of GetFeedResponse."""
     count = pb.RefreshFeedResponse(new_posts=refreshed.new_posts)
     return feed_response(refreshed.page, next_cursor) + count.SerializeToString()
+
+
+def feed_position(saved: SavedPosition) -> feed_pb2.FeedPosition:
+    """A saved position as callers see it."""
+    position = feed_pb2.FeedPosition(mode=feed_pb2.FeedMode.ValueType(saved.mode), anchor_id=saved.anchor_id)
+    position.saved_at.FromMilliseconds(saved.saved_ms)
+    return position

@@ -12,6 +12,7 @@ from feedmesh.feed.v1 import feed_service_pb2 as feed_pb
 from feedmesh.graph.v1 import graph_service_pb2 as graph_pb
 from feedmesh.graph.v1 import user_service_pb2 as user_pb
 from feedmesh.post.v1 import post_service_pb2 as post_pb
+from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import aio
 
 from feedmesh_cli.mesh_file import Mesh
@@ -54,6 +55,14 @@ class People:
         await self.client.settled()
         request = feed_pb.RefreshFeedRequest(since_id=since_id, **asked)  # type: ignore[arg-type]  # as above
         return await self.client.feed.RefreshFeed(request, metadata=self.client.as_user(self.ana), timeout=5)
+
+    async def save(self, anchor_id: int, **asked: object) -> feed_pb.SaveFeedPositionResponse:
+        request = feed_pb.SaveFeedPositionRequest(anchor_id=anchor_id, **asked)  # type: ignore[arg-type]  # as above
+        return await self.client.feed.SaveFeedPosition(request, metadata=self.client.as_user(self.ana), timeout=5)
+
+    async def position(self, user: int = 0) -> feed_pb.GetFeedPositionResponse:
+        metadata = self.client.as_user(user or self.ana)
+        return await self.client.feed.GetFeedPosition(feed_pb.GetFeedPositionRequest(), metadata=metadata, timeout=5)
 
     async def mark(self, *post_ids: int) -> None:
         request = feed_pb.MarkSeenRequest(post_ids=post_ids)
@@ -167,6 +176,59 @@ async def test_reading_marks_nothing(people: People) -> None:
     assert shown(await people.feed()) == first
 
 
+@pytest.mark.parametrize("mode", [feed_pb2.LATEST, feed_pb2.RANKED])
+async def test_another_device_goes_on_after_the_last_post_on_the_screen(
+    mesh: Mesh, people: People, mode: feed_pb2.FeedMode.ValueType
+) -> None:
+    await people.post(people.bo, 4)
+    await people.post(people.cy, 4)
+    await people.client.settled()
+    whole = [shown(page)[0] for page in await people.client.pages(people.ana, mode, limit=1) if page.posts]
+    page = await people.feed(limit=3, mode=mode)
+    if mode == feed_pb2.RANKED:
+        # The anchor is looked for in the newest head that holds it.
+        whole = [*shown(page), *(post for post in whole if post not in shown(page))]
+        following = await people.feed(cursor=page.next_cursor, limit=20)
+    saved = await people.save(shown(page)[-1], mode=mode)
+    assert saved.position.anchor_id == shown(page)[-1]
+    await people.post(people.bo)  # what comes meanwhile shows at the next refresh
+    phone = Client(mesh)
+    try:
+        metadata = phone.as_user(people.ana)
+        found = await phone.feed.GetFeedPosition(feed_pb.GetFeedPositionRequest(), metadata=metadata, timeout=5)
+        assert found.position == saved.position
+        request = feed_pb.GetFeedRequest(cursor=found.next_cursor, limit=20)
+        rest = await phone.feed.GetFeed(request, metadata=metadata, timeout=5)
+    finally:
+        await phone.close()
+    assert shown(rest) == (shown(following) if mode == feed_pb2.RANKED else whole[3:])
+
+
+async def test_a_position_is_the_callers_own_and_the_latest(people: People) -> None:
+    with pytest.raises(aio.AioRpcError) as refused:
+        await people.position()
+    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+    (one, other) = await people.post(people.bo, 2)
+    saved = await people.save(other)
+    assert saved.position.mode == feed_pb2.RANKED
+    late = await people.save(one, saved_at=Timestamp(seconds=saved.position.saved_at.seconds - 60))
+    assert late.position == saved.position, "a device that was offline for a minute"
+    assert (await people.position()).position == saved.position
+    with pytest.raises(aio.AioRpcError) as refused:
+        await people.position(people.bo)
+    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_position_outlives_its_session_and_ends_with_the_feed(people: People) -> None:
+    posts = await people.post(people.bo, 4)
+    await people.client.settled()
+    await people.save(posts[2])
+    found = await people.position()
+    assert shown(await people.feed(cursor=found.next_cursor)) == posts[:2][::-1], "no session: newest first below it"
+    await people.save(posts[0] - (8 * 86_400_000 << 22))
+    assert (await people.position()).next_cursor == ""
+
+
 async def test_they_are_there_by_rest_too(mesh: Mesh, people: People) -> None:
     token = people.client.token(people.ana)
     (post,) = await people.post(people.bo)
@@ -182,6 +244,15 @@ async def test_they_are_there_by_rest_too(mesh: Mesh, people: People) -> None:
     for wrong in ({}, {"post_ids": []}, {"post_ids": ["0"]}, {"post_ids": [str(n) for n in range(1, 202)]}):
         refused = await send(mesh.edge_address, "POST", "/v1/feed/seen", body=json.dumps(wrong), token=token)
         assert (refused.status, refused.reason) == (400, "FIELD_INVALID")
+    nowhere = await send(mesh.edge_address, "GET", "/v1/feed/position", token=token)
+    assert (nowhere.status, nowhere.reason) == (404, "POSITION_NOT_FOUND")
+    body = json.dumps({"anchor_id": str(post), "mode": "LATEST"})
+    saved = await send(mesh.edge_address, "PUT", "/v1/feed/position", body=body, token=token)
+    assert saved.status == 200
+    found = await send(mesh.edge_address, "GET", "/v1/feed/position", token=token)
+    assert found.json["position"] == saved.json["position"]
+    assert found.json["position"]["anchor_id"] == str(post)
+    assert found.json["next_cursor"]
 
 
 async def test_bad_refreshes_are_refused(people: People) -> None:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from feed_svc.adapters.seen_redis import seen_key
+from feed_svc.adapters.tables import FEED_TABLES
 from foundation.cards import author_key, card_key
 from foundation.events.port import TOPICS
 from foundation.events.sql_log import LOG_TABLES
@@ -34,7 +35,7 @@ def test_every_reason_that_callers_can_see_is_listed() -> None:
 
 def test_every_table_topic_and_key_is_listed() -> None:
     text = (ROOT / "docs" / "data.md").read_text()
-    tables = {name for metadata in (GRAPH_TABLES, POST_TABLES, LOG_TABLES) for name in metadata.tables}
+    tables = {name for metadata in (GRAPH_TABLES, POST_TABLES, FEED_TABLES, LOG_TABLES) for name in metadata.tables}
     missing = {name for name in tables - {"user_requests", "post_requests", "graph_changes"} if name not in text}
     assert not missing
     assert not {topic for topic in TOPICS if topic not in text}

@@ -4,15 +4,17 @@ isort:skip_file
 """
 
 from google.protobuf import descriptor as descriptor
+from google.protobuf import message as message
+from google.protobuf import timestamp_pb2 as timestamp_pb2
 from google.protobuf.internal import enum_type_wrapper as enum_type_wrapper
 import builtins as builtins
 import sys
 import typing as typing
 
-if sys.version_info >= (3, 10):
-    from typing import TypeAlias as _TypeAlias
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    from typing_extensions import TypeAlias as _TypeAlias
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: descriptor.FileDescriptor
 
@@ -119,3 +121,33 @@ HIT: CacheStatus.ValueType  # 1
 """The timeline was there."""
 MISS: CacheStatus.ValueType  # 2
 """The timeline was cold and was built for this answer."""
+
+@typing.final
+class FeedPosition(message.Message):
+    """Where a user was in their feed."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    MODE_FIELD_NUMBER: builtins.int
+    ANCHOR_ID_FIELD_NUMBER: builtins.int
+    SAVED_AT_FIELD_NUMBER: builtins.int
+    mode: FeedMode.ValueType
+    """The order they read it in."""
+    anchor_id: builtins.int
+    """The last post they had on the screen."""
+    @builtins.property
+    def saved_at(self) -> timestamp_pb2.Timestamp:
+        """When they were there."""
+
+    def __init__(
+        self,
+        *,
+        mode: FeedMode.ValueType = ...,
+        anchor_id: builtins.int = ...,
+        saved_at: timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["saved_at", b"saved_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["anchor_id", b"anchor_id", "mode", b"mode", "saved_at", b"saved_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...

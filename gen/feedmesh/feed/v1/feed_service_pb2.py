@@ -26,9 +26,10 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from feedmesh.feed.v1 import feed_pb2 as feedmesh_dot_feed_dot_v1_dot_feed__pb2
 from feedmesh.post.v1 import post_pb2 as feedmesh_dot_post_dot_v1_dot_post__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#feedmesh/feed/v1/feed_service.proto\x12\x10\x66\x65\x65\x64mesh.feed.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1b\x66\x65\x65\x64mesh/feed/v1/feed.proto\x1a\x1b\x66\x65\x65\x64mesh/post/v1/post.proto\x1a\x1cgoogle/api/annotations.proto\"v\n\x0eGetFeedRequest\x12\x16\n\x05limit\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x18\n\x06\x63ursor\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\x12\x32\n\x04mode\x18\x03 \x01(\x0e\x32\x1a.feedmesh.feed.v1.FeedModeB\x08\xbaH\x05\x82\x01\x02\x10\x01\"\xac\x02\n\x0fGetFeedResponse\x12%\n\x05posts\x18\x01 \x03(\x0b\x32\x16.feedmesh.post.v1.Post\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\x12\x10\n\x08has_more\x18\x03 \x01(\x08\x12\x17\n\x0f\x66\x65\x65\x64_session_id\x18\x04 \x01(\t\x12.\n\x07quality\x18\x05 \x01(\x0e\x32\x1d.feedmesh.feed.v1.FeedQuality\x12:\n\x10\x64\x65graded_reasons\x18\x06 \x03(\x0e\x32 .feedmesh.feed.v1.DegradedReason\x12\x33\n\x0c\x63\x61\x63he_status\x18\x07 \x01(\x0e\x32\x1d.feedmesh.feed.v1.CacheStatus\x12\x11\n\tnewest_id\x18\x08 \x01(\x03\"\x8f\x01\n\x12RefreshFeedRequest\x12\x19\n\x08since_id\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x16\n\x05limit\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x32\n\x04mode\x18\x03 \x01(\x0e\x32\x1a.feedmesh.feed.v1.FeedModeB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x12\n\ncount_only\x18\x04 \x01(\x08\"\xc3\x02\n\x13RefreshFeedResponse\x12%\n\x05posts\x18\x01 \x03(\x0b\x32\x16.feedmesh.post.v1.Post\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\x12\x10\n\x08has_more\x18\x03 \x01(\x08\x12\x17\n\x0f\x66\x65\x65\x64_session_id\x18\x04 \x01(\t\x12.\n\x07quality\x18\x05 \x01(\x0e\x32\x1d.feedmesh.feed.v1.FeedQuality\x12:\n\x10\x64\x65graded_reasons\x18\x06 \x03(\x0e\x32 .feedmesh.feed.v1.DegradedReason\x12\x33\n\x0c\x63\x61\x63he_status\x18\x07 \x01(\x0e\x32\x1d.feedmesh.feed.v1.CacheStatus\x12\x11\n\tnewest_id\x18\x08 \x01(\x03\x12\x11\n\tnew_posts\x18\t \x01(\r\"6\n\x0fMarkSeenRequest\x12#\n\x08post_ids\x18\x01 \x03(\x03\x42\x11\xbaH\x0e\x92\x01\x0b\x08\x01\x10\xc8\x01\"\x04\"\x02 \x00\"\x12\n\x10MarkSeenResponse2\xd5\x02\n\x0b\x46\x65\x65\x64Service\x12`\n\x07GetFeed\x12 .feedmesh.feed.v1.GetFeedRequest\x1a!.feedmesh.feed.v1.GetFeedResponse\"\x10\x82\xd3\xe4\x93\x02\n\x12\x08/v1/feed\x12w\n\x0bRefreshFeed\x12$.feedmesh.feed.v1.RefreshFeedRequest\x1a%.feedmesh.feed.v1.RefreshFeedResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\"\x10/v1/feed/refresh:\x01*\x12k\n\x08MarkSeen\x12!.feedmesh.feed.v1.MarkSeenRequest\x1a\".feedmesh.feed.v1.MarkSeenResponse\"\x18\x82\xd3\xe4\x93\x02\x12\"\r/v1/feed/seen:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#feedmesh/feed/v1/feed_service.proto\x12\x10\x66\x65\x65\x64mesh.feed.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1b\x66\x65\x65\x64mesh/feed/v1/feed.proto\x1a\x1b\x66\x65\x65\x64mesh/post/v1/post.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"v\n\x0eGetFeedRequest\x12\x16\n\x05limit\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x18\n\x06\x63ursor\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\x12\x32\n\x04mode\x18\x03 \x01(\x0e\x32\x1a.feedmesh.feed.v1.FeedModeB\x08\xbaH\x05\x82\x01\x02\x10\x01\"\xac\x02\n\x0fGetFeedResponse\x12%\n\x05posts\x18\x01 \x03(\x0b\x32\x16.feedmesh.post.v1.Post\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\x12\x10\n\x08has_more\x18\x03 \x01(\x08\x12\x17\n\x0f\x66\x65\x65\x64_session_id\x18\x04 \x01(\t\x12.\n\x07quality\x18\x05 \x01(\x0e\x32\x1d.feedmesh.feed.v1.FeedQuality\x12:\n\x10\x64\x65graded_reasons\x18\x06 \x03(\x0e\x32 .feedmesh.feed.v1.DegradedReason\x12\x33\n\x0c\x63\x61\x63he_status\x18\x07 \x01(\x0e\x32\x1d.feedmesh.feed.v1.CacheStatus\x12\x11\n\tnewest_id\x18\x08 \x01(\x03\"\x8f\x01\n\x12RefreshFeedRequest\x12\x19\n\x08since_id\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x16\n\x05limit\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x32\n\x04mode\x18\x03 \x01(\x0e\x32\x1a.feedmesh.feed.v1.FeedModeB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x12\n\ncount_only\x18\x04 \x01(\x08\"\xc3\x02\n\x13RefreshFeedResponse\x12%\n\x05posts\x18\x01 \x03(\x0b\x32\x16.feedmesh.post.v1.Post\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\x12\x10\n\x08has_more\x18\x03 \x01(\x08\x12\x17\n\x0f\x66\x65\x65\x64_session_id\x18\x04 \x01(\t\x12.\n\x07quality\x18\x05 \x01(\x0e\x32\x1d.feedmesh.feed.v1.FeedQuality\x12:\n\x10\x64\x65graded_reasons\x18\x06 \x03(\x0e\x32 .feedmesh.feed.v1.DegradedReason\x12\x33\n\x0c\x63\x61\x63he_status\x18\x07 \x01(\x0e\x32\x1d.feedmesh.feed.v1.CacheStatus\x12\x11\n\tnewest_id\x18\x08 \x01(\x03\x12\x11\n\tnew_posts\x18\t \x01(\r\"6\n\x0fMarkSeenRequest\x12#\n\x08post_ids\x18\x01 \x03(\x03\x42\x11\xbaH\x0e\x92\x01\x0b\x08\x01\x10\xc8\x01\"\x04\"\x02 \x00\"\x12\n\x10MarkSeenResponse\"\x97\x01\n\x17SaveFeedPositionRequest\x12\x32\n\x04mode\x18\x01 \x01(\x0e\x32\x1a.feedmesh.feed.v1.FeedModeB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1a\n\tanchor_id\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00\x12,\n\x08saved_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"L\n\x18SaveFeedPositionResponse\x12\x30\n\x08position\x18\x01 \x01(\x0b\x32\x1e.feedmesh.feed.v1.FeedPosition\"\x18\n\x16GetFeedPositionRequest\"`\n\x17GetFeedPositionResponse\x12\x30\n\x08position\x18\x01 \x01(\x0b\x32\x1e.feedmesh.feed.v1.FeedPosition\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t2\xe3\x04\n\x0b\x46\x65\x65\x64Service\x12`\n\x07GetFeed\x12 .feedmesh.feed.v1.GetFeedRequest\x1a!.feedmesh.feed.v1.GetFeedResponse\"\x10\x82\xd3\xe4\x93\x02\n\x12\x08/v1/feed\x12w\n\x0bRefreshFeed\x12$.feedmesh.feed.v1.RefreshFeedRequest\x1a%.feedmesh.feed.v1.RefreshFeedResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\"\x10/v1/feed/refresh:\x01*\x12k\n\x08MarkSeen\x12!.feedmesh.feed.v1.MarkSeenRequest\x1a\".feedmesh.feed.v1.MarkSeenResponse\"\x18\x82\xd3\xe4\x93\x02\x12\"\r/v1/feed/seen:\x01*\x12\x87\x01\n\x10SaveFeedPosition\x12).feedmesh.feed.v1.SaveFeedPositionRequest\x1a*.feedmesh.feed.v1.SaveFeedPositionResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\x1a\x11/v1/feed/position:\x01*\x12\x81\x01\n\x0fGetFeedPosition\x12(.feedmesh.feed.v1.GetFeedPositionRequest\x1a).feedmesh.feed.v1.GetFeedPositionResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/feed/positionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,24 +50,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REFRESHFEEDREQUEST'].fields_by_name['mode']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_MARKSEENREQUEST'].fields_by_name['post_ids']._loaded_options = None
   _globals['_MARKSEENREQUEST'].fields_by_name['post_ids']._serialized_options = b'\272H\016\222\001\013\010\001\020\310\001\"\004\"\002 \000'
+  _globals['_SAVEFEEDPOSITIONREQUEST'].fields_by_name['mode']._loaded_options = None
+  _globals['_SAVEFEEDPOSITIONREQUEST'].fields_by_name['mode']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_SAVEFEEDPOSITIONREQUEST'].fields_by_name['anchor_id']._loaded_options = None
+  _globals['_SAVEFEEDPOSITIONREQUEST'].fields_by_name['anchor_id']._serialized_options = b'\272H\004\"\002 \000'
   _globals['_FEEDSERVICE'].methods_by_name['GetFeed']._loaded_options = None
   _globals['_FEEDSERVICE'].methods_by_name['GetFeed']._serialized_options = b'\202\323\344\223\002\n\022\010/v1/feed'
   _globals['_FEEDSERVICE'].methods_by_name['RefreshFeed']._loaded_options = None
   _globals['_FEEDSERVICE'].methods_by_name['RefreshFeed']._serialized_options = b'\202\323\344\223\002\025\"\020/v1/feed/refresh:\001*'
   _globals['_FEEDSERVICE'].methods_by_name['MarkSeen']._loaded_options = None
   _globals['_FEEDSERVICE'].methods_by_name['MarkSeen']._serialized_options = b'\202\323\344\223\002\022\"\r/v1/feed/seen:\001*'
-  _globals['_GETFEEDREQUEST']._serialized_start=174
-  _globals['_GETFEEDREQUEST']._serialized_end=292
-  _globals['_GETFEEDRESPONSE']._serialized_start=295
-  _globals['_GETFEEDRESPONSE']._serialized_end=595
-  _globals['_REFRESHFEEDREQUEST']._serialized_start=598
-  _globals['_REFRESHFEEDREQUEST']._serialized_end=741
-  _globals['_REFRESHFEEDRESPONSE']._serialized_start=744
-  _globals['_REFRESHFEEDRESPONSE']._serialized_end=1067
-  _globals['_MARKSEENREQUEST']._serialized_start=1069
-  _globals['_MARKSEENREQUEST']._serialized_end=1123
-  _globals['_MARKSEENRESPONSE']._serialized_start=1125
-  _globals['_MARKSEENRESPONSE']._serialized_end=1143
-  _globals['_FEEDSERVICE']._serialized_start=1146
-  _globals['_FEEDSERVICE']._serialized_end=1487
+  _globals['_FEEDSERVICE'].methods_by_name['SaveFeedPosition']._loaded_options = None
+  _globals['_FEEDSERVICE'].methods_by_name['SaveFeedPosition']._serialized_options = b'\202\323\344\223\002\026\032\021/v1/feed/position:\001*'
+  _globals['_FEEDSERVICE'].methods_by_name['GetFeedPosition']._loaded_options = None
+  _globals['_FEEDSERVICE'].methods_by_name['GetFeedPosition']._serialized_options = b'\202\323\344\223\002\023\022\021/v1/feed/position'
+  _globals['_GETFEEDREQUEST']._serialized_start=207
+  _globals['_GETFEEDREQUEST']._serialized_end=325
+  _globals['_GETFEEDRESPONSE']._serialized_start=328
+  _globals['_GETFEEDRESPONSE']._serialized_end=628
+  _globals['_REFRESHFEEDREQUEST']._serialized_start=631
+  _globals['_REFRESHFEEDREQUEST']._serialized_end=774
+  _globals['_REFRESHFEEDRESPONSE']._serialized_start=777
+  _globals['_REFRESHFEEDRESPONSE']._serialized_end=1100
+  _globals['_MARKSEENREQUEST']._serialized_start=1102
+  _globals['_MARKSEENREQUEST']._serialized_end=1156
+  _globals['_MARKSEENRESPONSE']._serialized_start=1158
+  _globals['_MARKSEENRESPONSE']._serialized_end=1176
+  _globals['_SAVEFEEDPOSITIONREQUEST']._serialized_start=1179
+  _globals['_SAVEFEEDPOSITIONREQUEST']._serialized_end=1330
+  _globals['_SAVEFEEDPOSITIONRESPONSE']._serialized_start=1332
+  _globals['_SAVEFEEDPOSITIONRESPONSE']._serialized_end=1408
+  _globals['_GETFEEDPOSITIONREQUEST']._serialized_start=1410
+  _globals['_GETFEEDPOSITIONREQUEST']._serialized_end=1434
+  _globals['_GETFEEDPOSITIONRESPONSE']._serialized_start=1436
+  _globals['_GETFEEDPOSITIONRESPONSE']._serialized_end=1532
+  _globals['_FEEDSERVICE']._serialized_start=1535
+  _globals['_FEEDSERVICE']._serialized_end=2146
 # @@protoc_insertion_point(module_scope)

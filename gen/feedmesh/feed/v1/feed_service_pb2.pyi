@@ -8,6 +8,7 @@ from feedmesh.feed.v1 import feed_pb2 as feed_pb2
 from feedmesh.post.v1 import post_pb2 as post_pb2
 from google.protobuf import descriptor as descriptor
 from google.protobuf import message as message
+from google.protobuf import timestamp_pb2 as timestamp_pb2
 from google.protobuf.internal import containers as containers
 import builtins as builtins
 import sys
@@ -224,5 +225,103 @@ class MarkSeenResponse(message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SaveFeedPositionRequest(message.Message):
+    """Names a place in the caller's feed."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    MODE_FIELD_NUMBER: builtins.int
+    ANCHOR_ID_FIELD_NUMBER: builtins.int
+    SAVED_AT_FIELD_NUMBER: builtins.int
+    mode: feed_pb2.FeedMode.ValueType
+    """The order of the feed; unset means RANKED."""
+    anchor_id: builtins.int
+    """The last post on the screen."""
+    @builtins.property
+    def saved_at(self) -> timestamp_pb2.Timestamp:
+        """When the caller was there, for devices that were offline; of two with the same time either may be kept. Unset, or
+        a time to come, means now.
+        """
+
+    def __init__(
+        self,
+        *,
+        mode: feed_pb2.FeedMode.ValueType = ...,
+        anchor_id: builtins.int = ...,
+        saved_at: timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["saved_at", b"saved_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["anchor_id", b"anchor_id", "mode", b"mode", "saved_at", b"saved_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SaveFeedPositionResponse(message.Message):
+    """The position that is kept."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def position(self) -> feed_pb2.FeedPosition:
+        """That of the request, unless a later one was saved before."""
+
+    def __init__(
+        self,
+        *,
+        position: feed_pb2.FeedPosition | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["position", b"position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetFeedPositionRequest(message.Message):
+    """Asks for the caller's position."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetFeedPositionResponse(message.Message):
+    """Where the caller was."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: builtins.int
+    NEXT_CURSOR_FIELD_NUMBER: builtins.int
+    next_cursor: builtins.str
+    """Asks GetFeed for the posts after the anchor. RANKED: in the order of the frozen head, while that is kept (half an
+    hour since it was read); then newest first below the anchor. Empty when the anchor is older than a feed goes back
+    (7 days): start without one.
+    """
+    @builtins.property
+    def position(self) -> feed_pb2.FeedPosition:
+        """The position as it was saved."""
+
+    def __init__(
+        self,
+        *,
+        position: feed_pb2.FeedPosition | None = ...,
+        next_cursor: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["position", b"position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["next_cursor", b"next_cursor", "position", b"position"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

@@ -53,6 +53,16 @@ class FeedServiceStub(object):
                 request_serializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.MarkSeenRequest.SerializeToString,
                 response_deserializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.MarkSeenResponse.FromString,
                 _registered_method=True)
+        self.SaveFeedPosition = channel.unary_unary(
+                '/feedmesh.feed.v1.FeedService/SaveFeedPosition',
+                request_serializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.SaveFeedPositionRequest.SerializeToString,
+                response_deserializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.SaveFeedPositionResponse.FromString,
+                _registered_method=True)
+        self.GetFeedPosition = channel.unary_unary(
+                '/feedmesh.feed.v1.FeedService/GetFeedPosition',
+                request_serializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.GetFeedPositionRequest.SerializeToString,
+                response_deserializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.GetFeedPositionResponse.FromString,
+                _registered_method=True)
 
 
 class FeedServiceServicer(object):
@@ -96,6 +106,27 @@ class FeedServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SaveFeedPosition(self, request, context):
+        """SaveFeedPosition keeps where the caller is in their feed, durably, for their other devices. One position per user:
+        the one with the latest time. Idempotent.
+
+        Fails with INVALID_ARGUMENT (FIELD_INVALID), UNAVAILABLE (STORE_UNAVAILABLE) and DEADLINE_EXCEEDED (STORE_TIMEOUT):
+        retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetFeedPosition(self, request, context):
+        """GetFeedPosition tells where the caller was, and the cursor with which GetFeed goes on from there.
+
+        Fails with NOT_FOUND (POSITION_NOT_FOUND) where none was saved, UNAVAILABLE (STORE_UNAVAILABLE) and
+        DEADLINE_EXCEEDED (STORE_TIMEOUT).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FeedServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -113,6 +144,16 @@ def add_FeedServiceServicer_to_server(servicer, server):
                     servicer.MarkSeen,
                     request_deserializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.MarkSeenRequest.FromString,
                     response_serializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.MarkSeenResponse.SerializeToString,
+            ),
+            'SaveFeedPosition': grpc.unary_unary_rpc_method_handler(
+                    servicer.SaveFeedPosition,
+                    request_deserializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.SaveFeedPositionRequest.FromString,
+                    response_serializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.SaveFeedPositionResponse.SerializeToString,
+            ),
+            'GetFeedPosition': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFeedPosition,
+                    request_deserializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.GetFeedPositionRequest.FromString,
+                    response_serializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.GetFeedPositionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -200,6 +241,60 @@ class FeedService(object):
             '/feedmesh.feed.v1.FeedService/MarkSeen',
             feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.MarkSeenRequest.SerializeToString,
             feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.MarkSeenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SaveFeedPosition(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/feedmesh.feed.v1.FeedService/SaveFeedPosition',
+            feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.SaveFeedPositionRequest.SerializeToString,
+            feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.SaveFeedPositionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFeedPosition(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/feedmesh.feed.v1.FeedService/GetFeedPosition',
+            feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.GetFeedPositionRequest.SerializeToString,
+            feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.GetFeedPositionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,6 +42,19 @@ class FeedServiceStub:
 
     Fails with INVALID_ARGUMENT (FIELD_INVALID) and UNAVAILABLE (CACHE_UNAVAILABLE): retry.
     """
+    SaveFeedPosition: _aio.UnaryUnaryMultiCallable[_feed_service_pb2.SaveFeedPositionRequest, _feed_service_pb2.SaveFeedPositionResponse]
+    """SaveFeedPosition keeps where the caller is in their feed, durably, for their other devices. One position per user:
+    the one with the latest time. Idempotent.
+
+    Fails with INVALID_ARGUMENT (FIELD_INVALID), UNAVAILABLE (STORE_UNAVAILABLE) and DEADLINE_EXCEEDED (STORE_TIMEOUT):
+    retry.
+    """
+    GetFeedPosition: _aio.UnaryUnaryMultiCallable[_feed_service_pb2.GetFeedPositionRequest, _feed_service_pb2.GetFeedPositionResponse]
+    """GetFeedPosition tells where the caller was, and the cursor with which GetFeed goes on from there.
+
+    Fails with NOT_FOUND (POSITION_NOT_FOUND) where none was saved, UNAVAILABLE (STORE_UNAVAILABLE) and
+    DEADLINE_EXCEEDED (STORE_TIMEOUT).
+    """
 
 class FeedServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reads the home feed of the caller.
@@ -88,6 +101,31 @@ class FeedServiceServicer(metaclass=_abc_1.ABCMeta):
         for 7 days since the last one. They may be lost with the cache: then posts are in the order of a first visit.
 
         Fails with INVALID_ARGUMENT (FIELD_INVALID) and UNAVAILABLE (CACHE_UNAVAILABLE): retry.
+        """
+
+    @_abc_1.abstractmethod
+    def SaveFeedPosition(
+        self,
+        request: _feed_service_pb2.SaveFeedPositionRequest,
+        context: _aio.ServicerContext[_feed_service_pb2.SaveFeedPositionRequest, _abc.Awaitable[_feed_service_pb2.SaveFeedPositionResponse]],
+    ) -> _abc.Awaitable[_feed_service_pb2.SaveFeedPositionResponse]:
+        """SaveFeedPosition keeps where the caller is in their feed, durably, for their other devices. One position per user:
+        the one with the latest time. Idempotent.
+
+        Fails with INVALID_ARGUMENT (FIELD_INVALID), UNAVAILABLE (STORE_UNAVAILABLE) and DEADLINE_EXCEEDED (STORE_TIMEOUT):
+        retry.
+        """
+
+    @_abc_1.abstractmethod
+    def GetFeedPosition(
+        self,
+        request: _feed_service_pb2.GetFeedPositionRequest,
+        context: _aio.ServicerContext[_feed_service_pb2.GetFeedPositionRequest, _abc.Awaitable[_feed_service_pb2.GetFeedPositionResponse]],
+    ) -> _abc.Awaitable[_feed_service_pb2.GetFeedPositionResponse]:
+        """GetFeedPosition tells where the caller was, and the cursor with which GetFeed goes on from there.
+
+        Fails with NOT_FOUND (POSITION_NOT_FOUND) where none was saved, UNAVAILABLE (STORE_UNAVAILABLE) and
+        DEADLINE_EXCEEDED (STORE_TIMEOUT).
         """
 
 def add_FeedServiceServicer_to_server(servicer: FeedServiceServicer, server: _aio.Server) -> None: ...

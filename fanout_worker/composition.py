@@ -5,14 +5,26 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from fanout_worker.adapters.chunks_log import LogChunks
+from fanout_worker.adapters.decisions_redis import RedisDecisions
 from fanout_worker.adapters.followers_grpc import GrpcFollowers
-from fanout_worker.edge.records import BackfillRecords, FanOutRecords, UndeliverableRecords
+from fanout_worker.adapters.freshness_metrics import MeasuredFreshness
+from fanout_worker.edge.records import (
+    BackfillRecords,
+    ChunkRecords,
+    FanOutRecords,
+    LargeFanOutRecords,
+    UndeliverableRecords,
+)
 from fanout_worker.flows.backfill_follows import BackfillFollows
+from fanout_worker.flows.deliver import Deliver
+from fanout_worker.flows.deliver_chunks import DeliverChunks
 from fanout_worker.flows.fan_out_posts import FanOutPosts
 from fanout_worker.flows.unlink_feeds import UnlinkFeeds
 from fanout_worker.settings import Settings
+from fanout_worker.stages.budget import Budget
 from foundation.events.consumer import Consumer
-from foundation.events.port import GRAPH_BY_FOLLOWER, POSTS_CREATED
+from foundation.events.port import FEED_FANOUT, GRAPH_BY_FOLLOWER, POSTS_CREATED
 from foundation.events.retry_consumers import retry_consumers
 from foundation.model.clock import SystemClock
 from foundation.rpc.channels import internal_channel
@@ -22,6 +34,8 @@ from foundation.timeline.recent import ReadThroughRecentPosts
 from foundation.timeline.redis import AUTHOR_POSTS, FEED, RedisTimelines
 
 FANOUT_POSTS = "fanout.posts"
+FANOUT_LARGE = "fanout.large"
+FANOUT_CHUNKS = "fanout.chunks"
 FANOUT_BACKFILL = "fanout.backfill"
 RECENT_TIMEOUT_S = 2.0
 
@@ -39,7 +53,21 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
         feeds = RedisTimelines(redis, FEED)
         author_posts = RedisTimelines(redis, AUTHOR_POSTS)
         followers = GrpcFollowers(graph)
-        fan_out = FanOutRecords(FanOutPosts(followers=followers, feeds=feeds, author_posts=author_posts))
+        chunks = LogChunks(log, FANOUT_CHUNKS)
+        deliver = Deliver(feeds=feeds, freshness=MeasuredFreshness(clock))
+        fan_out_posts = FanOutPosts(
+            policy=settings.policy(),
+            followers=followers,
+            author_posts=author_posts,
+            deliver=deliver,
+            chunks=chunks,
+            decisions=RedisDecisions(redis),
+            clock=clock,
+        )
+        fan_out = FanOutRecords(fan_out_posts)
+        fan_out_large = LargeFanOutRecords(fan_out_posts)
+        budget = Budget(updates_per_s=settings.rate_limit_per_s, clock=clock)
+        deliver_chunks = ChunkRecords(DeliverChunks(deliver=deliver, budget=budget, queue=chunks, clock=clock))
         undeliverable = UndeliverableRecords(UnlinkFeeds(followers=followers, feeds=feeds, author_posts=author_posts))
         recent = ReadThroughRecentPosts(author_posts, posts, timeout_s=RECENT_TIMEOUT_S)
         backfill = BackfillRecords(BackfillFollows(recent=recent, feeds=feeds))
@@ -55,6 +83,24 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
             ),
             Consumer(
                 log,
+                group=FANOUT_LARGE,
+                topics=[POSTS_CREATED],
+                handle=fan_out_large,
+                before_burial=undeliverable,
+                clock=clock,
+                max_records=settings.max_records,
+            ),
+            Consumer(
+                log,
+                group=FANOUT_CHUNKS,
+                topics=[FEED_FANOUT],
+                handle=deliver_chunks,
+                before_burial=undeliverable,
+                clock=clock,
+                max_records=settings.max_chunks,
+            ),
+            Consumer(
+                log,
                 group=FANOUT_BACKFILL,
                 topics=[GRAPH_BY_FOLLOWER],
                 handle=backfill,
@@ -64,7 +110,12 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
             *retry_consumers(
                 log,
                 service="fanout",
-                handlers={FANOUT_POSTS: fan_out, FANOUT_BACKFILL: backfill},
+                handlers={
+                    FANOUT_POSTS: fan_out,
+                    FANOUT_LARGE: fan_out_large,
+                    FANOUT_CHUNKS: deliver_chunks,
+                    FANOUT_BACKFILL: backfill,
+                },
                 clock=clock,
                 before_burial=undeliverable,
             ),

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
+
+from foundation.model.tiers import Tier
+from foundation.timeline.port import Owners
+
+MAX_FOLLOWERS_PER_CHUNK = 1_000
+MAX_POSTS_PER_CHUNK = 16
 
 
 @dataclass(slots=True, frozen=True)
@@ -11,6 +19,56 @@ class NewPost:
 
     post_id: int
     author_id: int
+    tier: Tier | None = None
+    """How readers find the author's posts, as the event tells; None where it does not."""
+    followers: int = 0
+    """Of the author, at most an hour old; 0: not known."""
+
+
+class Route(StrEnum):
+    """How a post reaches its readers, beside `author_posts`, which every post is written to."""
+
+    INLINE = "inline"
+    """Delivered at once."""
+    CHUNKS = "chunks"
+    """Its followers go to the log, 1,000 a record, and are delivered from there."""
+    RATE_LIMITED = "rate_limited"
+    """As CHUNKS, under the limit on updates a second."""
+    PULL = "pull"
+    """Readers find it in `author_posts`."""
+
+
+@dataclass(slots=True, frozen=True)
+class Decision:
+    """What a post's route is, and why."""
+
+    route: Route
+    reason: str
+    """For people, short."""
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Chunk:
+    """A share of the delivery of an author's posts."""
+
+    author_id: int
+    post_ids: Sequence[int]
+    """1 to MAX_POSTS_PER_CHUNK, ascending."""
+    followers: Owners
+    """1 to MAX_FOLLOWERS_PER_CHUNK."""
+    number: int
+    """Place among the chunks of these posts, from 1."""
+    last: bool
+    """Whether none follows."""
+    created_ms: int
+    rate_limited: bool = False
+    pulled: bool = False
+    """Whether every follower also pulls the author."""
+
+    @property
+    def deliveries(self) -> int:
+        """Posts times followers."""
+        return len(self.post_ids) * len(self.followers)
 
 
 @dataclass(slots=True, frozen=True)

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
-from foundation.timeline.port import Timeline
+from fanout_worker.model import Chunk, Decision
+from foundation.timeline.port import Owners, Timeline
 
 
 class Followers(Protocol):
     """Who follows whom."""
 
-    def pages(self, author_ids: Sequence[int]) -> AsyncIterator[tuple[int, Sequence[int]]]:
-        """Every follower of the authors: (author, at most 1,000 followers). Raises Unavailable, DeadlineExceeded."""
+    def pages(self, author_ids: Sequence[int]) -> AsyncIterator[tuple[int, Owners]]:
+        """Every follower of the authors, author after author: (author, 1 to 1,000 followers), in a stable order.
+
+        Raises Unavailable, DeadlineExceeded.
+        """
         ...
 
 
@@ -21,4 +25,32 @@ class RecentPosts(Protocol):
 
     async def of(self, author_ids: Sequence[int]) -> Mapping[int, Timeline]:
         """An entry for every author, from the author's timeline or the store. Raises Unavailable, DeadlineExceeded."""
+        ...
+
+
+class Chunks(Protocol):
+    """The queue of deliveries that are done later, by whoever has time."""
+
+    async def append(self, chunks: Sequence[Chunk]) -> None:
+        """Durable when it returns. Raises Unavailable."""
+        ...
+
+    async def share(self) -> float:
+        """The part of the queue that is this worker's, 0 to 1."""
+        ...
+
+
+class Decisions(Protocol):
+    """What was decided about posts, for who asks within a day."""
+
+    async def record(self, decided: Mapping[int, Decision]) -> None:
+        """Keep the decisions by post id. Best effort: never raises."""
+        ...
+
+
+class Freshness(Protocol):
+    """How old posts are when they reach timelines."""
+
+    def add(self, post_id: int, deliveries: int) -> None:
+        """*deliveries* of the post were done now."""
         ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from foundation.events.port import (
+    FEED_FANOUT,
     GRAPH_BY_FOLLOWEE,
     GRAPH_BY_FOLLOWER,
     POSTS_CREATED,
@@ -18,6 +19,8 @@ CONSUMER_GROUPS: Mapping[str, Sequence[str]] = {
     "graph.followers": (GRAPH_BY_FOLLOWEE,),
     "fanout.backfill": (GRAPH_BY_FOLLOWER,),
     "fanout.posts": (POSTS_CREATED,),
+    "fanout.large": (POSTS_CREATED,),
+    "fanout.chunks": (FEED_FANOUT,),
     **{f"fanout.{topic}": (topic,) for topic in (RETRY_5S, RETRY_1M, RETRY_10M)},
     "rank.features": (POSTS_CREATED, POSTS_UPDATED),
 }

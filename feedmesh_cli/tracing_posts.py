@@ -21,6 +21,7 @@ from foundation.errors import DomainError
 from foundation.events.envelope import Undecodable, decode
 from foundation.events.port import (
     DEAD_LETTERS,
+    FEED_FANOUT,
     POSTS_CREATED,
     POSTS_DELETED,
     POSTS_UPDATED,
@@ -34,9 +35,9 @@ from foundation.redis.client import RedisCluster
 from foundation.rpc.channels import internal_channel
 from foundation.runtime.mesh import MeshSettings
 from foundation.runtime.resources import open_redis
-from foundation.timeline.redis import AUTHOR_POSTS, FEED, timeline_key
+from foundation.timeline.redis import AUTHOR_POSTS, FEED, route_key, timeline_key
 
-LOOKED_AT = (POSTS_CREATED, POSTS_UPDATED, POSTS_DELETED, RETRY_5S, RETRY_1M, RETRY_10M, DEAD_LETTERS)
+LOOKED_AT = (POSTS_CREATED, POSTS_UPDATED, POSTS_DELETED, FEED_FANOUT, RETRY_5S, RETRY_1M, RETRY_10M, DEAD_LETTERS)
 NAMED = 10
 """Followers that are named where the post is missing."""
 CALL_TIMEOUT_S = 5.0
@@ -52,6 +53,8 @@ class Trace:
     row: dict[str, Any] | None = None
     records: list[dict[str, Any]] = field(default_factory=list)
     """Records of the log that speak of it, retries and dead letters too."""
+    route: str = ""
+    """What the fan-out decided, and why."""
     author_posts: str = ""
     """How the author's own timeline stands."""
     feeds: dict[str, int] = field(default_factory=dict)
@@ -74,6 +77,7 @@ class Trace:
             event = record.get("event", {})
             kind = next((name for name in event if name.startswith("post_")), record.get("undecodable", ""))
             lines.append(f"  log      {record['topic']} {record['partition']}:{record['offset']}  {kind}")
+        lines.append(f"  route    {self.route}")
         lines.append(f"  author   {self.author_posts}")
         lines.append("  feeds    " + ", ".join(f"{count} {what}" for what, count in self.feeds.items()))
         if self.missing:
@@ -94,6 +98,7 @@ async def trace_post(mesh: Mesh, post_id: int) -> Trace:
             async with open_redis(MeshSettings(redis=mesh.redis)) as redis:
                 (standing,) = await _standings(redis, AUTHOR_POSTS, [author_id], post_id)
                 trace.author_posts = f"author_posts of {author_id}: {standing}"
+                trace.route = await _route(redis, post_id)
                 await _feeds(mesh, redis, author_id, post_id, trace)
     except DomainError as failure:
         raise CliError(
@@ -116,6 +121,12 @@ async def _row(mesh: Mesh, post_id: int, trace: Trace) -> int:
         return 0
     trace.row = {"author_id": str(card.author_id), "state": card.state.name, "version": str(card.version)}
     return card.author_id
+
+
+async def _route(redis: RedisCluster, post_id: int) -> str:
+    (kept,) = await redis.execute([("GET", route_key(post_id))])
+    # Every other decision is kept for a day.
+    return kept.decode() if kept else "inline: at most 1,000 followers, or over a day ago"
 
 
 async def _feeds(mesh: Mesh, redis: RedisCluster, author_id: int, post_id: int, trace: Trace) -> None:
@@ -155,4 +166,6 @@ def _speaks_of(record: Record, post_id: int) -> bool:
     except Undecodable:
         return False
     kind = envelope.WhichOneof("event") or ""
+    if kind == "fanout_chunk":
+        return post_id in envelope.fanout_chunk.post_ids
     return kind.startswith("post_") and getattr(envelope, kind).post_id == post_id

@@ -102,7 +102,7 @@ MUTANTS = (
     ),
     Mutant(
         "floor ignored by a push",
-        "foundation/timeline/lua/push.lua",
+        "foundation/timeline/lua/insert.lua",
         "elseif greater(id, plain(redis.call('LINDEX', key, -1))) then",
         "else",
         "tests/contract/test_timelines.py::test_an_id_at_or_below_the_floor_is_left_out",
@@ -123,7 +123,7 @@ MUTANTS = (
     ),
     Mutant(
         "replay that doubles",
-        "foundation/timeline/lua/push.lua",
+        "foundation/timeline/lua/insert.lua",
         "    if next == id then\n      return\n    end\n",
         "",
         "tests/contract/test_timelines.py::test_a_replay_doubles_nothing",

@@ -11,9 +11,11 @@ from feedmesh.graph.v1.graph_internal_service_pb2_grpc import (
 )
 
 from foundation.rpc.channels import InternalChannel
+from foundation.timeline.port import Owners
 
 TIMEOUT_S = 60.0
 """For a whole stream: 100,000 followers are 100 pages."""
+AUTHORS_PER_STREAM = 1_000
 
 
 class GrpcFollowers:
@@ -23,7 +25,8 @@ class GrpcFollowers:
         self._channel = channel
         self._stub = GraphInternalServiceStub(channel.grpc)
 
-    async def pages(self, author_ids: Sequence[int]) -> AsyncIterator[tuple[int, Sequence[int]]]:
-        request = pb.StreamFollowersRequest(user_ids=author_ids)
-        async for page in self._channel.stream(self._stub.StreamFollowers, request, TIMEOUT_S):
-            yield page.user_id, np.frombuffer(page.follower_ids, dtype="<i8").tolist()
+    async def pages(self, author_ids: Sequence[int]) -> AsyncIterator[tuple[int, Owners]]:
+        for start in range(0, len(author_ids), AUTHORS_PER_STREAM):
+            request = pb.StreamFollowersRequest(user_ids=author_ids[start : start + AUTHORS_PER_STREAM])
+            async for page in self._channel.stream(self._stub.StreamFollowers, request, TIMEOUT_S):
+                yield page.user_id, np.frombuffer(page.follower_ids, dtype="<i8")

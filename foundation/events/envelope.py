@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from feedmesh.events.v1.envelope_pb2 import Envelope
+from feedmesh.events.v1.fanout_events_pb2 import FanoutChunk
 from feedmesh.events.v1.graph_events_pb2 import BlockChanged, FollowChanged
 from feedmesh.events.v1.post_events_pb2 import PostCreated, PostDeleted, PostUpdated
 from google.protobuf.message import DecodeError
@@ -11,7 +12,7 @@ from foundation.errors import DomainError
 
 SCHEMA_VERSION = 1
 
-AnyEvent = PostCreated | PostUpdated | PostDeleted | FollowChanged | BlockChanged
+AnyEvent = PostCreated | PostUpdated | PostDeleted | FollowChanged | BlockChanged | FanoutChunk
 
 
 class Undecodable(DomainError):
@@ -32,6 +33,8 @@ def encode(event: AnyEvent, *, event_id: int, version: int, region: int = 0) -> 
             envelope.follow_changed.CopyFrom(event)
         case BlockChanged():
             envelope.block_changed.CopyFrom(event)
+        case FanoutChunk():
+            envelope.fanout_chunk.CopyFrom(event)
     return envelope.SerializeToString()
 
 

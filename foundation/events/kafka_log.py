@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from types import MappingProxyType
@@ -196,6 +196,11 @@ class KafkaEventLog:
     async def lag(self, group: str, topics: Sequence[str]) -> int:
         return await self._watermarks.lag(self._prefix + group, [self._prefix + topic for topic in topics])
 
+    async def share(self, group: str, topics: Sequence[str]) -> float:
+        wanted = [self._prefix + topic for topic in topics]
+        owned = sum(member.owned(wanted) for member in self._members_of(group))
+        return owned / await self._watermarks.partitions(wanted)
+
     async def close(self) -> None:
         """Leave the groups, send what is queued (for at most 3 s), and end every thread."""
         try:
@@ -365,6 +370,10 @@ class _Member:
 
     async def commit(self, done: Mapping[Place, int]) -> None:
         await self._call(lambda: self._on_commit(done))
+
+    def owned(self, topics: Sequence[str]) -> int:
+        """How many partitions of *topics* are ours."""
+        return sum(topic in topics for topic, _ in list(self._owned))
 
     async def rewind(self, topics: set[str]) -> None:
         await self._call(lambda: self._on_rewind(topics))
@@ -594,15 +603,27 @@ class _Watermarks:
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._settings = dict(settings)
         self._admin: AdminClient | None = None
+        self._partitions: dict[str, int] = {}
 
     async def lag(self, group: str, topics: Sequence[str]) -> int:
+        return await self._asked(lambda admin: self._lag(admin, group, topics))
+
+    async def partitions(self, topics: Sequence[str]) -> int:
+        """How many *topics* have; asked once, as it does not change while anybody reads them."""
+        unknown = [topic for topic in topics if topic not in self._partitions]
+        if unknown:
+            for topic, partition in await self._asked(lambda admin: _places_of(admin, unknown)):
+                self._partitions[topic] = max(self._partitions.get(topic, 0), partition + 1)
+        return sum(self._partitions[topic] for topic in topics)
+
+    async def _asked(self, ask: Callable[[AdminClient], Awaitable[T]]) -> T:
         if self._admin is None:
             self._admin = await asyncio.to_thread(AdminClient, self._settings)
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 while True:
                     try:
-                        return await self._lag(self._admin, group, topics)
+                        return await ask(self._admin)
                     except KafkaException as failure:
                         if failure.args[0].code() not in _MOVING:
                             raise
@@ -614,12 +635,7 @@ class _Watermarks:
 
     async def _lag(self, admin: AdminClient, group: str, topics: Sequence[str]) -> int:
         bounded = {"request_timeout": ANSWER_WITHIN_S}
-        described = admin.describe_topics(TopicCollection(list(topics)), **bounded)
-        partitions = [
-            TopicPartition(topic.name, partition.id)
-            for topic in await asyncio.gather(*(asyncio.wrap_future(one) for one in described.values()))
-            for partition in topic.partitions
-        ]
+        partitions = _partitions(await _places_of(admin, topics))
         asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, partitions)], **bounded)
         committed, oldest, newest = await asyncio.gather(
             _committed(asyncio.wrap_future(asked[group])),
@@ -628,6 +644,16 @@ class _Watermarks:
         )
         # Records that were deleted by age are not waited for.
         return sum(max(0, newest[place] - max(committed.get(place, 0), oldest[place])) for place in newest)
+
+
+async def _places_of(admin: AdminClient, topics: Sequence[str]) -> list[Place]:
+    """Every partition of *topics*."""
+    described = admin.describe_topics(TopicCollection(list(topics)), request_timeout=ANSWER_WITHIN_S)
+    return [
+        (topic.name, partition.id)
+        for topic in await asyncio.gather(*(asyncio.wrap_future(one) for one in described.values()))
+        for partition in topic.partitions
+    ]
 
 
 async def _committed(answer: asyncio.Future[ConsumerGroupTopicPartitions]) -> dict[Place, int]:

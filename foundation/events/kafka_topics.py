@@ -23,6 +23,7 @@ from foundation.errors import Unavailable
 from foundation.events.kafka_log import PLAIN, client_settings, log_unavailable
 from foundation.events.port import (
     DEAD_LETTERS,
+    FEED_FANOUT,
     GRAPH_BY_FOLLOWEE,
     GRAPH_BY_FOLLOWER,
     POSTS_CREATED,
@@ -75,6 +76,8 @@ TOPICS = (
     # Every change of an edge is in both: once in the order of the followed, once in that of the follower.
     TopicSpec(name=GRAPH_BY_FOLLOWEE, partitions=12),
     TopicSpec(name=GRAPH_BY_FOLLOWER, partitions=12),
+    # Shares of the delivery of what has many followers, 8 KB each, in no order. As long as the posts they deliver.
+    TopicSpec(name=FEED_FANOUT, partitions=12),
     # One partition: changes of privacy and blocks stay in order over all accounts. A day, because every process reads
     # all of it and holds the truth elsewhere.
     TopicSpec(name=PRIVACY, partitions=1, retention_ms=DAY_MS),

@@ -11,13 +11,14 @@ POSTS_UPDATED = "posts.updated"
 POSTS_DELETED = "posts.deleted"
 GRAPH_BY_FOLLOWEE = "graph.by_followee"
 GRAPH_BY_FOLLOWER = "graph.by_follower"
+FEED_FANOUT = "feed.fanout"
 PRIVACY = "privacy"
 RETRY_5S = "retry.5s"
 RETRY_1M = "retry.1m"
 RETRY_10M = "retry.10m"
 DEAD_LETTERS = "dlq"
 TOPICS = (
-    POSTS_CREATED, POSTS_UPDATED, POSTS_DELETED, GRAPH_BY_FOLLOWEE, GRAPH_BY_FOLLOWER, PRIVACY,
+    POSTS_CREATED, POSTS_UPDATED, POSTS_DELETED, GRAPH_BY_FOLLOWEE, GRAPH_BY_FOLLOWER, FEED_FANOUT, PRIVACY,
     RETRY_5S, RETRY_1M, RETRY_10M, DEAD_LETTERS,
 )  # fmt: skip
 
@@ -72,4 +73,8 @@ class EventLog(Protocol):
 
     async def lag(self, group: str, topics: Sequence[str]) -> int:
         """Records of *topics* not yet committed by *group*."""
+        ...
+
+    async def share(self, group: str, topics: Sequence[str]) -> float:
+        """The part of the partitions of *topics*, 0 to 1, that this process reads for *group*."""
         ...

@@ -157,6 +157,9 @@ class SqlEventLog:
 
         return await self._database.read(work)
 
+    async def share(self, group: str, topics: Sequence[str]) -> float:  # noqa: ARG002 - every process reads everything
+        return 1.0
+
     async def _next(self, group: str, topics: Sequence[str], max_records: int) -> Sequence[Record]:
         before = {topic: self._positions.get((group, topic)) for topic in topics}
 

@@ -12,17 +12,21 @@ from itertools import chain
 from typing import Any
 
 import hiredis
+import numpy as np
+from numpy.typing import NDArray
 
 from foundation.errors import Internal, Unavailable
 from foundation.redis.connection import Connection, Outcome
 from foundation.redis.scripts import Argument, Script, loaded_script
+from foundation.redis.slots import SLOTS, Slots
 
 Command = tuple[Argument, ...]
 """A command; its key is the second element, the fourth of EVALSHA and EVAL."""
 ScriptItem = tuple[Argument, ...]
 """A key and its arguments."""
+Places = NDArray[np.intp]
+"""Places in an array of the caller's, ascending."""
 
-SLOTS = 16_384
 MAX_REDIRECTS = 3
 MAX_ITEMS_PER_CALL = 1_000
 """Items of one script call: a longer call would hold up the node's other clients (4 µs an item)."""
@@ -109,6 +113,8 @@ class RedisCluster:
         self._slots: list[_Node] = []
         self._only: _Node | None = None
         """The node of a cluster of one: no key needs to be hashed."""
+        self._numbered: tuple[list[_Node], NDArray[np.int16]] | None = None
+        """The nodes, and for each slot which of them serves it; made when it is asked for."""
         self._refreshing: asyncio.Task[Exception | None] | None = None
         self._refresh_after = 0.0
 
@@ -207,6 +213,34 @@ class RedisCluster:
                 replies[place] = _translated(reply)
         return replies
 
+    async def run_shares(
+        self,
+        script: Script,
+        slots: Slots,
+        arguments: Callable[[Places], Sequence[Argument]],
+        *,
+        common: Sequence[Argument] = (),
+        timeout_s: float | None = None,
+    ) -> list[tuple[Places, Any]]:
+        """Run *script* once per node for the keys whose *slots* it serves: for work that is too much for an item each.
+
+        *arguments* makes, from the places of a share in *slots*, what follows the common arguments. Each share comes
+        with the script's answer, or with Unavailable or Internal where the call failed as a whole.
+        """
+        deadline = self._deadline(timeout_s)
+        head = ("EVALSHA", script.sha, 0, len(common), *common)
+        shares = self._shares_of(slots)
+        calls: list[tuple[_Node, Command]] = [(node, (*head, *arguments(places))) for node, places in shares]
+        answers = await self._call_all(calls, script, deadline)
+        told: list[tuple[Places, Any]] = []
+        for (_, places), answer in zip(shares, answers, strict=True):
+            if isinstance(answer, Exception):
+                self._doubt()
+                told.append((places, _translated(answer)))
+            else:
+                told.append((places, answer))
+        return told
+
     async def flush_all(self) -> None:
         """Empty every node: for tests."""
         deadline = asyncio.get_running_loop().time() + 5.0
@@ -290,6 +324,7 @@ class RedisCluster:
             if not asking:
                 self._only = None
                 self._slots[slot_of_key(key)] = node
+                self._numbered = None
                 self._doubt()
         elif error.startswith("NOSCRIPT"):
             script = loaded_script(str(command[1]))
@@ -341,6 +376,18 @@ class RedisCluster:
         for place, answer in zip(places, again, strict=True):
             replies[place] = answer[0] if isinstance(answer, list) and len(answer) == 1 else answer
 
+    def _shares_of(self, slots: Slots) -> list[tuple[_Node, Places]]:
+        if self._only is not None:
+            return [(self._only, np.arange(len(slots)))]
+        if self._numbered is None:
+            nodes = list(dict.fromkeys(self._slots))
+            number_of = {node: number for number, node in enumerate(nodes)}
+            self._numbered = nodes, np.array([number_of[node] for node in self._slots], dtype=np.int16)
+        nodes, number_of_slot = self._numbered
+        numbers = number_of_slot[slots]
+        shares = ((node, np.flatnonzero(numbers == number)) for number, node in enumerate(nodes))
+        return [(node, places) for node, places in shares if len(places)]
+
     def _node_at(self, address: tuple[str, int]) -> _Node:
         node = self._nodes.get(address)
         if node is None:
@@ -383,6 +430,7 @@ class RedisCluster:
         # A slot that nobody serves is asked for anywhere: the answer is CLUSTERDOWN, thus Unavailable.
         fallback = next(iter(primaries))
         self._slots = [node or fallback for node in slots]
+        self._numbered = None
         self._only = fallback if len(primaries) == 1 else None
         for address, node in list(self._nodes.items()):
             if node not in primaries and node.connection is not None and node.connection.idle:

@@ -32,9 +32,13 @@ class Script:
 _loaded: dict[str, Script] = {}
 
 
-def load_script(package: str, name: str) -> Script:
-    """The script lua/<name>.lua of *package*."""
-    source = resources.files(package).joinpath("lua", f"{name}.lua").read_bytes()
+def load_script(package: str, name: str, *, library: str = "") -> Script:
+    """The script lua/<name>.lua of *package*; what lua/<library>.lua defines is known in it."""
+    folder = resources.files(package).joinpath("lua")
+    source = folder.joinpath(f"{name}.lua").read_bytes()
+    if library:
+        flags, _, body = source.partition(b"\n")
+        source = b"\n".join((flags, folder.joinpath(f"{library}.lua").read_bytes(), body))
     script = Script(name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
     _loaded[script.sha] = script
     return script

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Histogram
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
 
 RPC_SECONDS = Histogram(
     "feedmesh_rpc_duration_seconds",
@@ -20,6 +26,54 @@ DEGRADED_TOTAL = Counter(
     "Feed answers that were less than perfect, by reason; operators act on a rise.",
     ["reason"],
 )
+
+RECORDS_IGNORED = Counter(
+    "feedmesh_records_ignored_total",
+    "Records that decode but make no sense and were left out; whoever owns the topic's writer acts on any.",
+    ["topic", "reason"],
+)
+
+
+class WeightedHistogram(Collector):
+    """A histogram of what happens by the thousand at once: a thousand equal observations cost one addition."""
+
+    def __init__(self, name: str, about: str, buckets: Sequence[float]) -> None:
+        self._name = name
+        self._about = about
+        self._buckets = buckets
+        self._counts = [0] * (len(buckets) + 1)
+        self._sum = 0.0
+        REGISTRY.register(self)
+
+    def add(self, value: float, times: int) -> None:
+        """*value* was observed so many *times*."""
+        self._counts[bisect_left(self._buckets, value)] += times
+        self._sum += value * times
+
+    def share_up_to(self, bucket: float) -> float:
+        """The part of all observations that were at most *bucket*, one of the borders; 1 when there were none."""
+        total = sum(self._counts)
+        return sum(self._counts[: self._buckets.index(bucket) + 1]) / total if total else 1.0
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """For the registry."""
+        borders = [*map(str, self._buckets), "+Inf"]
+        family = HistogramMetricFamily(self._name, self._about)
+        family.add_metric([], list(zip(borders, accumulate(self._counts), strict=True)), self._sum)
+        yield family
+
+
+FRESH_S = 30.0
+"""Age up to which a post that reaches a timeline is fresh (seed section 13)."""
+FRESHNESS = WeightedHistogram(
+    "feed_freshness_seconds",
+    "Age of posts when they reach a timeline, once per timeline; operators act when the share up to 30 s falls.",
+    (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, FRESH_S, 60.0, 300.0, 1_800.0, 86_400.0),
+)
+FRESH_SHARE = Gauge(
+    "feed_fresh_share", "Part of the deliveries of this process whose post was at most 30 s old, since it started."
+)
+FRESH_SHARE.set_function(lambda: FRESHNESS.share_up_to(FRESH_S))
 
 
 class MethodMetrics:

@@ -7,12 +7,19 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+Owners = NDArray[np.int64]
+
 CAPACITY = 500
 """Ids a timeline keeps at least; a reader uses at most this many."""
 SLACK = 16
 """Ids above CAPACITY at which a push trims back to CAPACITY."""
 TTL_S = 7 * 86_400
 """Life of a timeline since it was last read."""
+ABSENT_AFTER_S = 86_400
+"""A timeline that was not read for so long belongs to somebody who is absent."""
 BUILDING_TTL_S = 10
 """Life of a begun rebuild."""
 
@@ -37,6 +44,27 @@ class Pushed(IntEnum):
     """The node did not answer: retry this owner alone."""
 
 
+@dataclass(slots=True, frozen=True)
+class Share:
+    """One post and the owners whose timelines are to hold it."""
+
+    post_id: int
+    owners: Owners
+    """Positive."""
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Delivered:
+    """What became of shares."""
+
+    failed: Sequence[int]
+    """For each share, how many of its owners' nodes did not take it: repeat the share."""
+    cold: int = 0
+    """Owners without a timeline: nothing was done, a reader will build it."""
+    unlinked: int = 0
+    """Owners who are absent and whose timelines were therefore forgotten."""
+
+
 class Timelines(Protocol):
     """Timelines of one family (`feed:{u}` or `author_posts:{a}`), by owner."""
 
@@ -53,6 +81,14 @@ class Timelines(Protocol):
 
     async def push_each(self, pairs: Sequence[tuple[int, int]]) -> Sequence[Pushed]:
         """Insert (owner, post_id) pairs, in order, one script call per node; results in the order of *pairs*."""
+        ...
+
+    async def deliver(self, shares: Sequence[Share], *, present_only: bool = False) -> Delivered:
+        """Insert each share's post into its owners' timelines: what push_each does, at a fraction of its cost.
+
+        *present_only*: timelines that nobody has read for ABSENT_AFTER_S are unlinked instead (rule 2: skipping is
+        unlinking). Idempotent. Never raises for a dead node.
+        """
         ...
 
     async def begin(self, owner: int, token: str, floor: int) -> bool:

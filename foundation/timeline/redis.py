@@ -3,23 +3,42 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from foundation.errors import Unavailable
-from foundation.redis.client import Command, RedisCluster
-from foundation.redis.scripts import load_script
-from foundation.timeline.port import BUILDING_TTL_S, CAPACITY, SLACK, TTL_S, Pushed, Timeline
+from foundation.redis.client import Command, Places, RedisCluster
+from foundation.redis.scripts import Argument, load_script
+from foundation.redis.slots import slots_of_numbers
+from foundation.timeline.port import (
+    ABSENT_AFTER_S,
+    BUILDING_TTL_S,
+    CAPACITY,
+    SLACK,
+    TTL_S,
+    Delivered,
+    Owners,
+    Pushed,
+    Share,
+    Timeline,
+)
 
 FEED = "feed"
 """`feed:{u}`: what a user's home feed is made of."""
 AUTHOR_POSTS = "author_posts"
 """`author_posts:{a}`: an author's own posts."""
+DELIVERIES_PER_CALL = 3_000
+"""Deliveries to all nodes together; more are delivered in turns: a node's part holds up its other clients for 4 ms."""
+DELIVER_WITHIN_S = 1.0
 MAX_PUSHES_AT_ONCE = 4_000
 """More are pushed in turns, each with a timeout of its own."""
 
-_PUSH = load_script("foundation.timeline", "push")
+_PUSH = load_script("foundation.timeline", "push", library="insert")
+_DELIVER = load_script("foundation.timeline", "deliver", library="insert")
 _BEGIN = load_script("foundation.timeline", "begin")
 _COMMIT = load_script("foundation.timeline", "commit")
 _TOUCH = load_script("foundation.timeline", "touch")
@@ -31,6 +50,11 @@ _PUSHED = {0: Pushed.COLD, 1: Pushed.DONE}
 def timeline_key(family: str, owner: int) -> str:
     """Redis key; the braces put all keys of one user on one node."""
     return f"{family}:{{{owner}}}"
+
+
+def route_key(post_id: int) -> str:
+    """Redis key of what the fan-out decided about a post, other than to deliver it at once; text, for a day."""
+    return f"fanout_route:{{{post_id}}}"
 
 
 def read_commands(family: str, owner: int) -> list[Command]:
@@ -53,6 +77,48 @@ def parse_timeline(elements: Sequence[bytes] | None, *, capacity: int = CAPACITY
         floor = ids[capacity]
         del ids[capacity:]
     return Timeline(ids, floor)
+
+
+@dataclass(slots=True, frozen=True)
+class _Turn:
+    """Parts of shares that are delivered together, one after the other in two arrays of one length."""
+
+    shares: Sequence[Share]
+    owners: Owners
+    share_of: NDArray[np.int64]
+    """The place among *shares* of the share that each owner is of."""
+
+    def arguments(self, places: Places) -> Sequence[Argument]:
+        """For the script: id, owners, id, owners, … of the owners at *places*."""
+        owners, share_of = self.owners[places], self.share_of[places]
+        ends = [*(np.flatnonzero(np.diff(share_of)) + 1).tolist(), len(places)]
+        told: list[Argument] = []
+        start = 0
+        for end in ends:
+            told.append(self.shares[share_of[start]].post_id)
+            # JSON of numbers is decimal text with commas, and nothing makes it faster.
+            told.append(orjson.dumps(owners[start:end], option=orjson.OPT_SERIALIZE_NUMPY))
+            start = end
+        return told
+
+    def pairs(self, places: Places | None = None) -> list[tuple[int, int]]:
+        """(owner, post id) of the owners at *places*, or of all."""
+        owners = self.owners if places is None else self.owners[places]
+        share_of = self.share_of if places is None else self.share_of[places]
+        return [
+            (owner, self.shares[share].post_id) for owner, share in zip(owners.tolist(), share_of.tolist(), strict=True)
+        ]
+
+
+def _turns(shares: Sequence[Share]) -> Iterator[_Turn]:
+    """All of *shares*, DELIVERIES_PER_CALL at a time."""
+    if not shares:
+        return
+    owners = np.concatenate([share.owners for share in shares])
+    share_of = np.repeat(np.arange(len(shares)), [len(share.owners) for share in shares])
+    for start in range(0, len(owners), DELIVERIES_PER_CALL):
+        end = start + DELIVERIES_PER_CALL
+        yield _Turn(shares, owners[start:end], share_of[start:end])
 
 
 class RedisTimelines:
@@ -90,6 +156,43 @@ class RedisTimelines:
             replies = await self._redis.run(_PUSH, items, common=common)
             outcome += [Pushed.FAILED if isinstance(reply, Exception) else _PUSHED[reply] for reply in replies]
         return outcome
+
+    async def deliver(self, shares: Sequence[Share], *, present_only: bool = False) -> Delivered:
+        least_ttl_s = TTL_S - ABSENT_AFTER_S if present_only else 0
+        common = (self._capacity, self._slack, self._family + ":{", least_ttl_s)
+        failed = np.zeros(len(shares), dtype=np.int64)
+        cold = unlinked = 0
+        for turn in _turns(shares):
+            slots = slots_of_numbers(turn.owners)
+            told = await self._redis.run_shares(
+                _DELIVER, slots, turn.arguments, common=common, timeout_s=DELIVER_WITHIN_S
+            )
+            for places, answer in told:
+                if isinstance(answer, Unavailable):
+                    failed += np.bincount(turn.share_of[places], minlength=len(shares))
+                elif isinstance(answer, Exception):
+                    failed += await self._push_alone(turn, turn.pairs(places), len(shares))
+                else:
+                    cold += answer[0]
+                    unlinked += answer[1]
+                    if refused := answer[2:]:
+                        pairs = [
+                            (int(owner), int(post_id)) for post_id, owner in zip(*[iter(refused)] * 2, strict=True)
+                        ]
+                        failed += await self._push_alone(turn, pairs, len(shares))
+        return Delivered(failed=failed.tolist(), cold=cold, unlinked=unlinked)
+
+    async def _push_alone(self, turn: _Turn, pairs: Sequence[tuple[int, int]], shares: int) -> NDArray[np.int64]:
+        """By plain means what a script could not do, because slots moved or the server refuses it (rule 9).
+
+        How many of each share failed.
+        """
+        failed = np.zeros(shares, dtype=np.int64)
+        share_of_pair = dict(zip(turn.pairs(), turn.share_of.tolist(), strict=True))
+        for pair, pushed in zip(pairs, await self.push_each(pairs), strict=True):
+            if pushed is Pushed.FAILED:
+                failed[share_of_pair[pair]] += 1
+        return failed
 
     async def begin(self, owner: int, token: str, floor: int) -> bool:
         if not _TOKEN.fullmatch(token):

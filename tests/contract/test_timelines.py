@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from foundation.redis.client import RedisCluster
-from foundation.timeline.port import BUILDING_TTL_S, CAPACITY, SLACK, Pushed, Timeline
-from foundation.timeline.redis import FEED, RedisTimelines, timeline_key
+from foundation.redis.client import RedisCluster, connect, slot_of_key
+from foundation.redis.slots import SLOTS
+from foundation.timeline.port import (
+    ABSENT_AFTER_S,
+    BUILDING_TTL_S,
+    CAPACITY,
+    SLACK,
+    TTL_S,
+    Delivered,
+    Owners,
+    Pushed,
+    Share,
+    Timeline,
+)
+from foundation.timeline.redis import DELIVERIES_PER_CALL, FEED, RedisTimelines, timeline_key
+from tests.kit.valkey import ValkeyCluster, ask
 
 ANA, BO = 11, 12
 
@@ -14,6 +28,10 @@ ANA, BO = 11, 12
 @pytest.fixture
 def feeds(redis: RedisCluster) -> RedisTimelines:
     return RedisTimelines(redis, FEED)
+
+
+def owners(*ids: int) -> Owners:
+    return np.array(ids, dtype=np.int64)
 
 
 async def built(feeds: RedisTimelines, owner: int, ids: list[int], floor: int = 0) -> None:
@@ -120,10 +138,48 @@ async def test_a_rebuild_whose_builder_died_ends_whoever_reads(feeds: RedisTimel
     assert 0 < ttl <= BUILDING_TTL_S
 
 
+async def test_a_delivery_does_what_pushes_do(feeds: RedisTimelines) -> None:
+    await built(feeds, ANA, [30], floor=20)
+    await built(feeds, BO, [])
+    shares = [Share(50, owners(ANA, BO)), Share(40, owners(ANA, 13)), Share(20, owners(ANA)), Share(50, owners(ANA))]
+    assert await feeds.deliver(shares) == Delivered(failed=[0, 0, 0, 0], cold=1)
+    assert await feeds.read([ANA, BO]) == {ANA: Timeline([50, 40, 30], 20), BO: Timeline([50], 0)}
+
+
+async def test_many_deliveries_go_out_in_turns(feeds: RedisTimelines) -> None:
+    many = list(range(1, DELIVERIES_PER_CALL + 2))
+    for owner in (many[0], many[-1]):
+        await built(feeds, owner, [])
+    assert await feeds.deliver([Share(7, owners(*many))]) == Delivered(failed=[0], cold=len(many) - 2)
+    assert set(await feeds.read([many[0], many[-1]])) == {many[0], many[-1]}
+
+
+async def test_present_only_forgets_absentees_and_nobody_else(feeds: RedisTimelines, redis: RedisCluster) -> None:
+    cy, dan = 13, 14
+    for owner in (ANA, BO):
+        await built(feeds, owner, [30])
+    assert await feeds.begin(cy, "t", 0)
+    await redis.execute([("EXPIRE", timeline_key(FEED, ANA), TTL_S - ABSENT_AFTER_S - 1)])
+    told = await feeds.deliver([Share(50, owners(ANA, BO, cy, dan))], present_only=True)
+    assert told == Delivered(failed=[0], cold=1, unlinked=1)
+    assert await feeds.read([ANA, BO]) == {BO: Timeline([50, 30], 0)}, "skipping is unlinking"
+    assert await feeds.commit(cy, "t", [], 0), "somebody waits for a rebuild"
+    assert (await feeds.read([cy]))[cy].ids == [50]
+
+
+async def test_a_delivery_spares_what_is_no_timeline(feeds: RedisTimelines, redis: RedisCluster) -> None:
+    await built(feeds, ANA, [])
+    await redis.execute([("SET", timeline_key(FEED, BO), "x")])
+    assert await feeds.deliver([Share(5, owners(BO)), Share(6, owners(ANA, BO))]) == Delivered(failed=[1, 1])
+    assert (await feeds.read([ANA]))[ANA].ids == [6]
+
+
 async def test_nobody_is_asked_for_nothing(feeds: RedisTimelines) -> None:
     assert await feeds.read([]) == {}
     assert await feeds.push([], 5) == {}
     assert await feeds.push_each([]) == []
+    assert await feeds.deliver([]) == Delivered(failed=[])
+    assert await feeds.deliver([Share(5, owners())]) == Delivered(failed=[0])
     await feeds.unlink([])
 
 
@@ -132,3 +188,36 @@ async def test_a_full_timeline_is_small(feeds: RedisTimelines, redis: RedisClust
     await built(feeds, ANA, list(range(base, base + CAPACITY)))
     (size,) = await redis.execute([("MEMORY", "USAGE", timeline_key(FEED, ANA))])
     assert size <= 5_300
+
+
+async def test_a_dead_node_fails_its_share_of_a_delivery_alone(valkey_cluster: ValkeyCluster) -> None:
+    redis = await connect(valkey_cluster.addresses, timeout_s=0.5)
+    feeds = RedisTimelines(redis, FEED)
+    many = list(range(1, 61))
+    for owner in many:
+        await built(feeds, owner, [])
+    valkey_cluster.kill(0)
+    lost = {owner for owner in many if slot_of_key(timeline_key(FEED, owner)) * 3 // SLOTS == 0}
+    told = await feeds.deliver([Share(7, owners(*many)), Share(8, owners(*(set(many) - lost)))])
+    assert told == Delivered(failed=[len(lost), 0])
+    left = await feeds.read(sorted(set(many) - lost))
+    assert all(left[owner].ids == [8, 7] for owner in set(many) - lost)
+    await redis.close()
+
+
+async def test_deliveries_follow_keys_that_moved(valkey_cluster: ValkeyCluster) -> None:
+    redis = await connect(valkey_cluster.addresses, timeout_s=0.5)
+    feeds = RedisTimelines(redis, FEED)
+    await built(feeds, ANA, [])
+    slot = slot_of_key(timeline_key(FEED, ANA))
+    source = slot * 3 // SLOTS
+    ports = valkey_cluster.ports
+    target = ports[(source + 1) % 3]
+    ask(ports[source], "DEL", timeline_key(FEED, ANA))
+    target_id = ask(target, "CLUSTER", "MYID").decode()
+    for port in (target, ports[source], *ports):
+        assert ask(port, "CLUSTER", "SETSLOT", slot, "NODE", target_id) == b"OK"
+    ask(target, "RPUSH", timeline_key(FEED, ANA), 0)
+    assert await feeds.deliver([Share(7, owners(ANA, BO))]) == Delivered(failed=[0], cold=1)
+    assert ask(target, "LRANGE", timeline_key(FEED, ANA), 0, -1) == [b"7", b"0"]
+    await redis.close()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
@@ -20,8 +21,8 @@ from hypothesis import strategies as st
 import foundation.timeline.redis as subject
 from foundation.redis import scripts
 from foundation.redis.client import RedisCluster, connect
-from foundation.redis.scripts import Script, load_script
-from foundation.timeline.port import BUILDING_TTL_S, CAPACITY, SLACK, TTL_S, Pushed, Timeline
+from foundation.redis.scripts import Script
+from foundation.timeline.port import BUILDING_TTL_S, CAPACITY, SLACK, TTL_S, Delivered, Pushed, Share, Timeline
 from foundation.timeline.redis import AUTHOR_POSTS, FEED, RedisTimelines, parse_timeline, timeline_key
 
 OWNERS = (1, 2, 31)
@@ -104,6 +105,7 @@ SINGLE_STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("push"), st.lists(st.tuples(owners, ids), min_size=1, max_size=25)),
         st.tuples(st.just("push"), st.lists(st.tuples(st.just(1), ids), min_size=1, max_size=25)),
+        st.tuples(st.just("deliver"), st.lists(st.tuples(owners, ids), min_size=1, max_size=25)),
         st.tuples(st.just("replay"), st.just(0)),
         st.tuples(st.just("begin"), owners, tokens, st.sampled_from(FLOORS)),
         st.tuples(st.just("commit"), owners, tokens, st.sampled_from(FLOORS), st.booleans()),
@@ -155,6 +157,11 @@ async def walk(redis: RedisCluster, steps: Sequence[Any], capacity: int, slack: 
             case ("push", pairs):
                 history += pairs
                 assert await timelines.push_each(pairs) == [models[owner].push(post) for owner, post in pairs]
+            case ("deliver", pairs):
+                history += pairs
+                pushed = [models[owner].push(post) for owner, post in pairs]
+                told = await timelines.deliver([Share(post, np.array([owner])) for owner, post in pairs])
+                assert told == Delivered(failed=[0] * len(pairs), cold=pushed.count(Pushed.COLD))
             case ("replay", _):
                 await replay(redis, timelines, models, history)
             case ("begin", owner, token, floor):
@@ -283,7 +290,7 @@ PLANTED = {
 @pytest.mark.parametrize("bug", PLANTED)
 def test_the_model_finds_a_planted(bug: str, check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
     name, right, wrong = PLANTED[bug]
-    script = load_script("foundation.timeline", name)
+    script: Script = getattr(subject, f"_{name.upper()}")
     assert right.encode() in script.source
     monkeypatch.setattr(subject, f"_{name.upper()}", planted(script, right, wrong))
 

@@ -22,17 +22,18 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from feedmesh.events.v1 import fanout_events_pb2 as feedmesh_dot_events_dot_v1_dot_fanout__events__pb2
 from feedmesh.events.v1 import graph_events_pb2 as feedmesh_dot_events_dot_v1_dot_graph__events__pb2
 from feedmesh.events.v1 import post_events_pb2 as feedmesh_dot_events_dot_v1_dot_post__events__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!feedmesh/events/v1/envelope.proto\x12\x12\x66\x65\x65\x64mesh.events.v1\x1a%feedmesh/events/v1/graph_events.proto\x1a$feedmesh/events/v1/post_events.proto\"\x88\x03\n\x08\x45nvelope\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\x03\x12\x16\n\x0eschema_version\x18\x02 \x01(\r\x12\x15\n\rorigin_region\x18\x03 \x01(\r\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12\x37\n\x0cpost_created\x18\n \x01(\x0b\x32\x1f.feedmesh.events.v1.PostCreatedH\x00\x12\x37\n\x0cpost_updated\x18\x0b \x01(\x0b\x32\x1f.feedmesh.events.v1.PostUpdatedH\x00\x12\x37\n\x0cpost_deleted\x18\x0c \x01(\x0b\x32\x1f.feedmesh.events.v1.PostDeletedH\x00\x12;\n\x0e\x66ollow_changed\x18\x14 \x01(\x0b\x32!.feedmesh.events.v1.FollowChangedH\x00\x12\x39\n\rblock_changed\x18\x15 \x01(\x0b\x32 .feedmesh.events.v1.BlockChangedH\x00\x42\x07\n\x05\x65ventb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!feedmesh/events/v1/envelope.proto\x12\x12\x66\x65\x65\x64mesh.events.v1\x1a&feedmesh/events/v1/fanout_events.proto\x1a%feedmesh/events/v1/graph_events.proto\x1a$feedmesh/events/v1/post_events.proto\"\xc1\x03\n\x08\x45nvelope\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\x03\x12\x16\n\x0eschema_version\x18\x02 \x01(\r\x12\x15\n\rorigin_region\x18\x03 \x01(\r\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12\x37\n\x0cpost_created\x18\n \x01(\x0b\x32\x1f.feedmesh.events.v1.PostCreatedH\x00\x12\x37\n\x0cpost_updated\x18\x0b \x01(\x0b\x32\x1f.feedmesh.events.v1.PostUpdatedH\x00\x12\x37\n\x0cpost_deleted\x18\x0c \x01(\x0b\x32\x1f.feedmesh.events.v1.PostDeletedH\x00\x12;\n\x0e\x66ollow_changed\x18\x14 \x01(\x0b\x32!.feedmesh.events.v1.FollowChangedH\x00\x12\x39\n\rblock_changed\x18\x15 \x01(\x0b\x32 .feedmesh.events.v1.BlockChangedH\x00\x12\x37\n\x0c\x66\x61nout_chunk\x18\x1e \x01(\x0b\x32\x1f.feedmesh.events.v1.FanoutChunkH\x00\x42\x07\n\x05\x65ventb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'feedmesh.events.v1.envelope_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ENVELOPE']._serialized_start=135
-  _globals['_ENVELOPE']._serialized_end=527
+  _globals['_ENVELOPE']._serialized_start=175
+  _globals['_ENVELOPE']._serialized_end=624
 # @@protoc_insertion_point(module_scope)

@@ -3,6 +3,7 @@
 isort:skip_file
 """
 
+from feedmesh.events.v1 import fanout_events_pb2 as fanout_events_pb2
 from feedmesh.events.v1 import graph_events_pb2 as graph_events_pb2
 from feedmesh.events.v1 import post_events_pb2 as post_events_pb2
 from google.protobuf import descriptor as descriptor
@@ -33,6 +34,7 @@ class Envelope(message.Message):
     POST_DELETED_FIELD_NUMBER: builtins.int
     FOLLOW_CHANGED_FIELD_NUMBER: builtins.int
     BLOCK_CHANGED_FIELD_NUMBER: builtins.int
+    FANOUT_CHUNK_FIELD_NUMBER: builtins.int
     event_id: builtins.int
     """Snowflake id of the event, unique; its time is when the change happened."""
     schema_version: builtins.int
@@ -61,6 +63,10 @@ class Envelope(message.Message):
     def block_changed(self) -> graph_events_pb2.BlockChanged:
         """Topic privacy."""
 
+    @builtins.property
+    def fanout_chunk(self) -> fanout_events_pb2.FanoutChunk:
+        """Topic feed.fanout."""
+
     def __init__(
         self,
         *,
@@ -73,11 +79,12 @@ class Envelope(message.Message):
         post_deleted: post_events_pb2.PostDeleted | None = ...,
         follow_changed: graph_events_pb2.FollowChanged | None = ...,
         block_changed: graph_events_pb2.BlockChanged | None = ...,
+        fanout_chunk: fanout_events_pb2.FanoutChunk | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["block_changed", b"block_changed", "event", b"event", "follow_changed", b"follow_changed", "post_created", b"post_created", "post_deleted", b"post_deleted", "post_updated", b"post_updated"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["block_changed", b"block_changed", "event", b"event", "fanout_chunk", b"fanout_chunk", "follow_changed", b"follow_changed", "post_created", b"post_created", "post_deleted", b"post_deleted", "post_updated", b"post_updated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["block_changed", b"block_changed", "event", b"event", "event_id", b"event_id", "follow_changed", b"follow_changed", "origin_region", b"origin_region", "post_created", b"post_created", "post_deleted", b"post_deleted", "post_updated", b"post_updated", "schema_version", b"schema_version", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["block_changed", b"block_changed", "event", b"event", "event_id", b"event_id", "fanout_chunk", b"fanout_chunk", "follow_changed", b"follow_changed", "origin_region", b"origin_region", "post_created", b"post_created", "post_deleted", b"post_deleted", "post_updated", b"post_updated", "schema_version", b"schema_version", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = typing.Literal["post_created", "post_updated", "post_deleted", "follow_changed", "block_changed"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = typing.Literal["post_created", "post_updated", "post_deleted", "follow_changed", "block_changed", "fanout_chunk"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...

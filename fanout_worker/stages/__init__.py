@@ -1,0 +1,1 @@
+"""Decisions of delivery, without any effect."""

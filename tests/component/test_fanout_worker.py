@@ -1,0 +1,331 @@
+"""The fan-out worker over a real log and a real Valkey; followers come over gRPC from a graph that the test owns."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from feedmesh.events.v1.fanout_events_pb2 import FanoutChunk
+from feedmesh.events.v1.post_events_pb2 import PostCreated
+from feedmesh.graph.v1 import graph_internal_service_pb2 as graph_pb
+from sqlalchemy import delete
+
+from fanout_worker.composition import FANOUT_LARGE, FANOUT_POSTS, compose
+from fanout_worker.flows.deliver_chunks import DeliverChunks
+from fanout_worker.settings import Settings
+from feedmesh_cli.consumer_groups import CONSUMER_GROUPS
+from foundation.errors import Unavailable
+from foundation.events import consumer
+from foundation.events.envelope import decode, encode
+from foundation.events.port import DEAD_LETTERS, FEED_FANOUT, POSTS_CREATED, Event, EventLog, Record
+from foundation.events.sql_log import GROUP_OFFSETS, LOG_TABLES, SqlEventLog
+from foundation.model.clock import SystemClock
+from foundation.model.ids import id_at
+from foundation.model.tiers import Tier
+from foundation.redis.client import RedisCluster
+from foundation.rpc.server import Access, Call, ServerSettings, Service, build_server
+from foundation.rpc.tokens import DevIssuer
+from foundation.runtime.mesh import MeshSettings
+from foundation.runtime.resources import open_log
+from foundation.sql.database import open_database
+from foundation.timeline.redis import AUTHOR_POSTS, FEED, RedisTimelines, route_key, timeline_key
+from tests.kit.eventually import eventually
+
+KEY = "an internal key of a test"
+GROUPS = {name: topics for name, topics in CONSUMER_GROUPS.items() if name.startswith("fanout.")}
+CLOCK = SystemClock()
+NOW = id_at(CLOCK.now_ms())
+ANA, BO, CY = 500_001, 500_002, 500_003
+
+
+@dataclass
+class Graph:
+    """Who follows whom, as graph_svc would tell."""
+
+    followers: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    failing: bool = False
+
+    async def StreamFollowers(
+        self, request: graph_pb.StreamFollowersRequest, _: Call
+    ) -> AsyncIterator[graph_pb.StreamFollowersResponse]:
+        if self.failing:
+            raise Unavailable("STORE_UNAVAILABLE")
+        for user_id in sorted(request.user_ids):
+            followers = self.followers[user_id]
+            for start in range(0, len(followers), 1_000):
+                page = np.array(followers[start : start + 1_000], dtype="<i8").tobytes()
+                yield graph_pb.StreamFollowersResponse(user_id=user_id, follower_ids=page)
+
+    def __getattr__(self, name: str) -> Any:
+        if name[0].isupper():
+            return None
+        raise AttributeError(name)
+
+
+@dataclass
+class World:
+    """A worker's surroundings."""
+
+    settings: Settings
+    log: EventLog
+    redis: RedisCluster
+    graph: Graph
+
+    def __post_init__(self) -> None:
+        self.feeds = RedisTimelines(self.redis, FEED)
+        self.author_posts = RedisTimelines(self.redis, AUTHOR_POSTS)
+
+    async def warm(self, *owners: int) -> None:
+        """Give them feeds."""
+        await self.redis.execute([("RPUSH", timeline_key(FEED, owner), 0) for owner in owners], timeout_s=5)
+
+    async def warm_author(self, author: int) -> None:
+        """Give them a list of their own posts."""
+        await self.redis.execute([("RPUSH", timeline_key(AUTHOR_POSTS, author), 0)])
+
+    async def posted(self, *posts: PostCreated) -> None:
+        await self.log.append([event(post) for post in posts])
+
+    async def ids(self, owner: int) -> list[int]:
+        return list((await self.feeds.read([owner]))[owner].ids)
+
+    async def settled(self) -> None:
+        async def caught_up() -> bool:
+            return not any([await self.log.lag(group, topics) for group, topics in GROUPS.items()])
+
+        await eventually(caught_up, timeout_s=20)
+
+    async def records(self, topic: str) -> Sequence[Record]:
+        await self.log.rewind("looking", [topic])
+        return await self.log.poll("looking", [topic], max_records=10_000, wait_s=0)
+
+    async def feeds_of(self, owners: Sequence[int]) -> list[list[bytes]]:
+        """Their feeds, to the byte."""
+        return await self.redis.execute([("LRANGE", timeline_key(FEED, owner), 0, -1) for owner in owners], timeout_s=5)
+
+    async def authors_of(self, authors: Sequence[int]) -> list[list[bytes]]:
+        """Their own timelines, to the byte."""
+        return await self.redis.execute([("LRANGE", timeline_key(AUTHOR_POSTS, author), 0, -1) for author in authors])
+
+
+def event(post: PostCreated) -> Event:
+    return Event(POSTS_CREATED, post.author_id, encode(post, event_id=post.post_id, version=post.post_id))
+
+
+def post(place: int, author_id: int, *, tier: int = Tier.PUSH, followers: int = 0) -> PostCreated:
+    return PostCreated(post_id=NOW + place, author_id=author_id, author_tier=tier, author_followers=followers)
+
+
+@pytest.fixture
+async def world(tmp_path: Path, redis: RedisCluster, valkey: int) -> AsyncIterator[World]:
+    issuer = DevIssuer.load_or_create(tmp_path)
+    mesh = MeshSettings(
+        redis=f"127.0.0.1:{valkey}",
+        log_url=f"sqlite:///{tmp_path}/log.db",
+        jwks_path=str(issuer.jwks_path),
+        internal_key=KEY,
+    )
+    graph = Graph()
+    service = Service(graph_pb.DESCRIPTOR.services_by_name["GraphInternalService"], graph, Access.INTERNAL)
+    server = build_server(ServerSettings(), [service], auth=mesh.authenticator(CLOCK), clock=CLOCK)
+    await server.start()
+    try:
+        async with open_log(mesh) as log:
+            yield World(Settings(mesh=replace(mesh, graph_svc=server.address)), log, redis, graph)
+    finally:
+        await server.stop(1.0)
+
+
+async def test_a_post_reaches_warm_followers_and_its_authors_own_list(world: World) -> None:
+    world.graph.followers[ANA] = [1, 2, 3]
+    await world.warm(1, 3)
+    await world.warm_author(ANA)
+    await world.posted(post(1, ANA), post(2, ANA))
+    async with compose(world.settings):
+        await world.settled()
+    both = [NOW + 2, NOW + 1]
+    assert [await world.ids(1), await world.ids(3)] == [both, both]
+    assert (await world.author_posts.read([ANA]))[ANA].ids == both
+    assert 2 not in await world.feeds.read([1, 2, 3])
+    assert await world.records(FEED_FANOUT) == []
+
+
+async def test_many_followers_go_through_the_queue(world: World) -> None:
+    many = list(range(1, 2_502))
+    world.graph.followers[ANA] = many
+    await world.warm(*many)
+    await world.posted(post(1, ANA, followers=len(many)))
+    async with compose(world.settings):
+        await world.settled()
+    chunks = [decode(record.value).fanout_chunk for record in await world.records(FEED_FANOUT)]
+    assert [(chunk.number, chunk.last, len(chunk.follower_ids) // 8) for chunk in chunks] == [
+        (1, False, 1_000),
+        (2, False, 1_000),
+        (3, True, 501),
+    ]
+    assert all(elements == [b"%d" % (NOW + 1), b"0"] for elements in (await world.feeds_of(many)))
+    (kept,) = await world.redis.execute([("GET", route_key(NOW + 1))])
+    assert kept == b"chunks: 2501 followers, more than 1000"
+
+
+async def test_a_count_that_is_out_of_date_loses_nobody(world: World) -> None:
+    many = list(range(1, 2_002))
+    world.graph.followers[ANA] = many
+    await world.warm(*many)
+    await world.posted(post(1, ANA, followers=40))
+    async with compose(world.settings):
+        await world.settled()
+    assert all(elements == [b"%d" % (NOW + 1), b"0"] for elements in (await world.feeds_of(many)))
+    assert len(await world.records(FEED_FANOUT)) == 2, "the first page is delivered at once"
+
+
+async def test_who_is_pulled_is_not_pushed_and_kept_all_the_same(world: World) -> None:
+    world.graph.followers[ANA] = [1]
+    await world.warm(1)
+    await world.warm_author(ANA)
+    await world.posted(post(1, ANA, tier=Tier.PULL, followers=20_000))
+    async with compose(world.settings):
+        await world.settled()
+    assert await world.ids(1) == []
+    assert (await world.author_posts.read([ANA]))[ANA].ids == [NOW + 1]
+    (kept,) = await world.redis.execute([("GET", route_key(NOW + 1))])
+    assert kept == b"pull: tier PULL, 20000 followers of 10000 or more"
+
+
+async def test_the_whole_log_twice_changes_nothing(world: World, tmp_path: Path) -> None:
+    authors = {ANA: list(range(1, 2_400)), BO: list(range(1, 900, 3)), CY: [5, 6, 7]}
+    world.graph.followers.update(authors)
+    owners = sorted({owner for followers in authors.values() for owner in followers})
+    await world.warm(*owners)
+    for author in authors:
+        await world.warm_author(author)
+    turns = [author for _ in range(12) for author in authors]
+    await world.posted(
+        *(post(place, author, followers=len(authors[author])) for place, author in enumerate(turns, start=1))
+    )
+    async with compose(world.settings):
+        await world.settled()
+    before = [await world.feeds_of(owners), await world.authors_of(sorted(authors))]
+    expected = [NOW + place for place, author in enumerate(turns, start=1) if author != CY]
+    assert (await world.ids(1)) == expected[::-1]
+    # As if every group were new: the log from its first record, chunks of chunks' posts too.
+    async with open_database(f"sqlite:///{tmp_path}/log.db", LOG_TABLES) as database:
+        await database.write(lambda connection: connection.execute(delete(GROUP_OFFSETS)))
+    for group, topics in GROUPS.items():
+        await world.log.rewind(group, topics)
+    async with compose(world.settings):
+        await world.settled()
+    assert [await world.feeds_of(owners), await world.authors_of(sorted(authors))] == before
+
+
+async def test_a_crash_between_the_chunks_and_the_commit_repeats_chunks_and_loses_none(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = list(range(1, 3_002))
+    world.graph.followers[ANA] = many
+    await world.warm(*many)
+    await world.posted(post(1, ANA, followers=len(many)))
+    commit, crashes = SqlEventLog.commit, 0
+
+    async def crashing(self: SqlEventLog, group: str, records: Sequence[Record]) -> None:
+        nonlocal crashes
+        if group == FANOUT_LARGE and crashes < 2:
+            crashes += 1
+            raise Unavailable("LOG_UNAVAILABLE")
+        await commit(self, group, records)
+
+    monkeypatch.setattr(SqlEventLog, "commit", crashing)
+    monkeypatch.setattr(consumer, "BACKOFF_S", (0.01,))
+    async with compose(world.settings):
+        await world.settled()
+    assert crashes == 2
+    assert len(await world.records(FEED_FANOUT)) == 3 * 4
+    assert all(elements == [b"%d" % (NOW + 1), b"0"] for elements in (await world.feeds_of(many)))
+
+
+async def test_nothing_of_a_post_is_committed_before_its_last_chunk_is_in_the_log(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.graph.followers[ANA] = list(range(1, 40_002))
+    await world.posted(post(1, ANA, followers=40_001))
+    order: list[str] = []
+    append, commit = SqlEventLog.append, SqlEventLog.commit
+
+    async def appending(self: SqlEventLog, events: Sequence[Event]) -> None:
+        await append(self, events)
+        order.extend(event.topic for event in events)
+
+    async def committing(self: SqlEventLog, group: str, records: Sequence[Record]) -> None:
+        if group == FANOUT_LARGE:
+            order.append("commit")
+        await commit(self, group, records)
+
+    monkeypatch.setattr(SqlEventLog, "append", appending)
+    monkeypatch.setattr(SqlEventLog, "commit", committing)
+    async with compose(world.settings):
+        await world.settled()
+    assert order == [FEED_FANOUT] * 41 + ["commit"]
+
+
+async def test_records_that_make_no_sense_are_left_out_and_hold_up_nothing(world: World) -> None:
+    world.graph.followers[ANA] = [1]
+    await world.warm(1)
+    torn = [
+        FanoutChunk(post_ids=[NOW], author_id=BO, follower_ids=b"1234567"),
+        FanoutChunk(post_ids=[], author_id=BO, follower_ids=bytes(8)),
+        FanoutChunk(post_ids=[NOW], author_id=BO, follower_ids=(-1).to_bytes(8, "little", signed=True)),
+        FanoutChunk(post_ids=[-NOW], author_id=BO, follower_ids=(1).to_bytes(8, "little")),
+    ]
+    await world.log.append([Event(FEED_FANOUT, 1, encode(chunk, event_id=1, version=1)) for chunk in torn])
+    await world.log.append([Event(POSTS_CREATED, 1, b"no envelope")])
+    await world.posted(
+        PostCreated(post_id=-5, author_id=ANA), PostCreated(post_id=5), post(1, ANA, tier=77), post(2, ANA)
+    )
+    async with compose(world.settings):
+        await world.settled()
+    assert await world.ids(1) == [NOW + 2, NOW + 1]
+    letters = await world.records(DEAD_LETTERS)
+    assert {letter.headers["x-orig-topic"] for letter in letters} == {POSTS_CREATED}
+    assert {letter.headers["x-group"] for letter in letters} == {FANOUT_POSTS, FANOUT_LARGE}
+
+
+async def test_a_chunk_that_fails_for_good_unlinks_its_followers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.graph.followers[ANA] = list(range(1, 1_502))
+    await world.warm(1, 1_501, 5_000)
+
+    async def broken(*_: Any) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(DeliverChunks, "__call__", broken)
+    await world.posted(post(1, ANA, followers=1_501))
+    async with compose(world.settings):
+        await world.settled()
+    assert set(await world.feeds.read([1, 1_501, 5_000])) == {5_000}, "skipping is unlinking"
+    assert len(await world.records(DEAD_LETTERS)) == 2
+
+
+async def test_a_limited_push_keeps_its_limit_and_others_pass_it(world: World) -> None:
+    many = list(range(1, 3_001))
+    world.graph.followers[ANA] = many
+    settings = replace(
+        world.settings,
+        fanout_policy="rate_limited",
+        inline_up_to=1_000,
+        pull_from=1_500,
+        rate_limited_up_to=10_000,
+        rate_limit_per_s=4_000,
+    )
+    await world.warm(*many)
+    await world.posted(post(1, ANA, tier=Tier.PULL, followers=len(many)))
+    started = CLOCK.monotonic()
+    async with compose(settings):
+        await world.settled()
+    assert CLOCK.monotonic() - started >= 0.5, "the third thousand waits for two of them"
+    assert all(elements == [b"%d" % (NOW + 1), b"0"] for elements in (await world.feeds_of(many)))
+    (kept,) = await world.redis.execute([("GET", route_key(NOW + 1))])
+    assert kept == b"rate_limited: 3000 followers of 1500 or more, rate_limited"

@@ -490,7 +490,7 @@ class _Member:
     def _go_on(self, consumer: Consumer) -> None:
         """The end of _on_keep_alive's pause."""
         consumer.resume(_partitions(self._owned))
-        # Nothing tells the thread that fetches of a partition that was resumed: it notices within a second. A seek does.
+        # Nothing tells the thread that fetches of a partition that was resumed: it notices in a second; a seek does.
         self._seek(consumer, [place for place in self._owned if place in self._next])
         self._held_still = False
 

@@ -183,6 +183,12 @@ async def test_a_busy_topic_does_not_hide_the_other(log: EventLog) -> None:
     assert [n for n in seen if n != 99] == list(range(30))
 
 
+async def test_who_reads_alone_has_all_of_the_share(log: EventLog) -> None:
+    await log.append([event(1)])
+    assert numbers(await poll(log)) == [1]
+    assert await log.share(GROUP, [POSTS_CREATED]) == 1.0
+
+
 async def test_groups_do_not_disturb_each_other(log: EventLog) -> None:
     await log.append([event(1)])
     records = await poll(log, group="one")
@@ -372,6 +378,18 @@ async def test_kafka_consumers_share_partitions_and_a_rebalance_loses_nothing(op
         # Each one reads each of its partitions in order, but for what it repeats after it got it anew.
         assert sum(map(len, handled.values())) < 3600 + 200
         assert await writer.lag(GROUP, [POSTS_CREATED]) == 0
+
+
+@pytest.mark.partitions(3)
+async def test_kafka_consumers_know_their_shares(open_kafka: OpenKafka) -> None:
+    async with open_kafka() as one, open_kafka() as two:
+
+        async def shared() -> bool:
+            await asyncio.gather(*(log.poll(GROUP, [POSTS_CREATED], max_records=1, wait_s=0.1) for log in (one, two)))
+            shares = [await log.share(GROUP, [POSTS_CREATED]) for log in (one, two)]
+            return sorted(shares) == [pytest.approx(1 / 3), pytest.approx(2 / 3)]
+
+        await eventually(shared, timeout_s=20)
 
 
 @pytest.mark.partitions(3)

@@ -76,6 +76,9 @@ def up(
     ] = "",
     kafka: Annotated[str, typer.Option(metavar="URL", help="Cluster: use these brokers: host:port,…")] = "",
     redis: Annotated[str, typer.Option(metavar="URL", help="Cluster: use this Redis Cluster: host:port,…")] = "",
+    restart_after: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, help="Cluster: how long a part that died stays down.")
+    ] = 1.0,
     forget: Annotated[bool, typer.Option("--forget", hidden=True)] = False,
 ) -> None:
     """Start the mesh: Envoy, all services, their engines. Ctrl-C stops it, a second Ctrl-C at once."""
@@ -93,6 +96,7 @@ def up(
         cassandra=cassandra,
         kafka=kafka,
         redis=redis,
+        restart_after_s=restart_after,
     )
 
     def tell(started: Started) -> None:
@@ -104,6 +108,7 @@ def up(
         arguments += ["--model", options.model] if options.model else []
         arguments += ["--bench-target", bench_target] if bench_target else []
         arguments += ["--no-world"] if no_world else []
+        arguments += ["--restart-after", str(restart_after)]
         for name in ("cassandra", "kafka", "redis"):
             arguments += [f"--{name}", getattr(options, name)] if getattr(options, name) else []
         tell(asyncio.run(up_detached(options, arguments)))
@@ -135,8 +140,12 @@ def status(data: Data = None, json: Json = False) -> None:
 
     found = asyncio.run(inspect_mesh(running_mesh(data)))
     lines = [f"{'healthy' if found.healthy else 'UNHEALTHY'}   {found.edge}   data: {found.data}"]
-    lines += [f"  {name:<12} {'up' if runs else 'DOWN'}" for name, runs in found.processes.items()]
+    lines += [
+        f"  {name:<13} {'up  ' if runs else 'DOWN'} {found.memory_mb.get(name, 0):>6} MB"
+        for name, runs in found.processes.items()
+    ]
     lines += [f"  {group:<16} {lag} events behind" for group, lag in found.lag.items()]
+    lines += [f"  {found.problem}"] if found.problem else []
     _emit(asdict(found), "\n".join(lines), json=json)
     if not found.healthy:
         raise typer.Exit(ExitCode.UNHEALTHY)

@@ -1,6 +1,7 @@
 """The cluster profile: Cassandra, Kafka, a Valkey cluster of three, and one process per service behind Envoy.
 
-Engines start together, as they do not need each other; then the schema is brought up to date; then the services.
+Engines start together, as they do not need each other; then the schema is brought up to date; then the services. What
+ends by itself is started again: every part can do without every other for a while.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import fanout_worker.settings
@@ -31,9 +32,9 @@ from feedmesh_cli.loopback_http import get
 from feedmesh_cli.mesh_file import Mesh, ProcessId
 from feedmesh_cli.migrating import migrate_all
 from feedmesh_cli.ports import ClusterPorts, choose_ports
-from feedmesh_cli.starting import Keys, Starting, keys_of, status_answers, until_ready
+from feedmesh_cli.starting import Keys, Program, Starting, keys_of, status_answers, until_ready
 from feedmesh_cli.valkey import ValkeyServer
-from foundation.errors import DomainError
+from foundation.errors import DomainError, Unavailable
 from foundation.runtime.mesh import MeshSettings
 from foundation.runtime.pages import serving_pages
 from foundation.runtime.settings import to_environment
@@ -63,7 +64,7 @@ async def start_cluster(starting: Starting) -> Mesh:
     addresses = {name: f"127.0.0.1:{getattr(ports, name)}" for name in SERVICES}
     services = await _start_services(starting, ports, engines, keys, addresses)
     await _serve_status(starting, ports, engines, addresses)
-    envoy = await starting.start_edge(ports, keys.jwks_path, addresses)
+    envoy = await starting.start_edge(ports, keys.jwks_path, addresses, kept=True)
     for name, child in services.items():
         page = f"127.0.0.1:{getattr(ports, f'{name}_status')}"
         await until_ready(child, lambda page=page: status_answers(page), "feedmesh doctor")  # type: ignore[misc]
@@ -89,33 +90,52 @@ async def start_cluster(starting: Starting) -> Mesh:
 
 
 async def _start_engines(starting: Starting, ports: ClusterPorts) -> dict[str, Child]:
-    """The engines that are not somebody else's, all at once."""
+    """The engines that are not somebody else's, all at once. One that ends by itself is started again on its data."""
     options = starting.options
-    wanted = [name for name in ("cassandra", "kafka") if not getattr(options, name)]
     parts: dict[str, Child] = {}
     work: list[Awaitable[Any]] = []
+    wanted = [name for name in ("cassandra", "kafka") if not getattr(options, name)]
     if wanted:
-        java = find_java()
+        java = find_java().command
         with progress() as bar:
             paths = await class_paths(wanted, lambda done, total: bar.show("jars", done=done, total=total))
-        if "cassandra" in paths:
-            cassandra = CassandraServer(java.command, paths["cassandra"])
-            await cassandra.launch(starting.data / "cassandra", ports.cassandra, ports.cassandra_storage)
-            starting.watch(cassandra.child, cassandra.stop)
-            parts["cassandra"] = cassandra.child
-            work.append(cassandra.ready())
-        if "kafka" in paths:
-            kafka = KafkaServer(java.command, paths["kafka"])
-            await kafka.launch(starting.data / "kafka", ports.kafka, ports.kafka_controller)
-            starting.watch(kafka.child, kafka.stop)
-            parts["kafka"] = kafka.child
-            work.append(kafka.ready())
+
+    async def launch_cassandra() -> CassandraServer:
+        server = CassandraServer(java, paths["cassandra"])
+        await server.launch(starting.data / "cassandra", ports.cassandra, ports.cassandra_storage)
+        return server
+
+    async def launch_kafka() -> KafkaServer:
+        server = KafkaServer(java, paths["kafka"])
+        await server.launch(starting.data / "kafka", ports.kafka, ports.kafka_controller)
+        return server
+
+    if "cassandra" in wanted:
+        cassandra = await launch_cassandra()
+        starting.watch("cassandra", cassandra, launch_cassandra)
+        parts["cassandra"] = cassandra.child
+        work.append(cassandra.ready())
+    if "kafka" in wanted:
+        kafka = await launch_kafka()
+        starting.watch("kafka", kafka, launch_kafka)
+        parts["kafka"] = kafka.child
+        work.append(kafka.ready())
     if not options.redis:
         places = (ports.valkey, ports.valkey_2, ports.valkey_3)
         for number, port in enumerate(places, start=1):
-            valkey = ValkeyServer()
-            await valkey.launch(starting.data / f"valkey-{number}", port, cluster=places)
-            starting.watch(valkey.child, valkey.stop)
+
+            async def launch_valkey(number: int = number, port: int = port) -> ValkeyServer:
+                server = ValkeyServer()
+                await server.launch(starting.data / f"valkey-{number}", port, cluster=places)
+                return server
+
+            async def again(launch: Callable[[], Awaitable[ValkeyServer]] = launch_valkey) -> ValkeyServer:
+                server = await launch()
+                await server.writable()  # it also forgets its predecessor then
+                return server
+
+            valkey = await launch_valkey()
+            starting.watch(f"valkey-{number}", valkey, again)
             parts[f"valkey-{number}"] = valkey.child
             work.append(valkey.writable())
     starting.report("waiting for the engines")
@@ -160,14 +180,14 @@ async def _start_services(
     }
     services: dict[str, Child] = {}
     for name, told in settings.items():
-        child = await start_child(
-            name,
-            [sys.executable, "-m", name],
-            starting.logs / f"{name}.log",
-            environment=to_environment(told),
-        )
-        starting.watch(child)
-        services[name] = child
+
+        async def launch(name: str = name, told: object = told) -> Program:
+            command = [sys.executable, "-m", name]
+            return Program(
+                await start_child(name, command, starting.logs / f"{name}.log", environment=to_environment(told))
+            )
+
+        services[name] = (await starting.keep(name, launch)).child
     return services
 
 
@@ -181,7 +201,11 @@ async def _serve_status(
     pages = {name: f"127.0.0.1:{getattr(ports, f'{name}_status')}" for name in addresses}
 
     async def status() -> tuple[str, bytes]:
-        page = {"services": dict(addresses), "lag": await lag_of(log)}
+        page: dict[str, Any] = {"services": dict(addresses)}
+        try:
+            page["lag"] = await lag_of(log)
+        except Unavailable as failure:
+            page["unavailable"] = f"the event log: {failure.metadata.get('cause', failure.reason)}"
         return "application/json", json.dumps(page).encode()
 
     async def metrics() -> tuple[str, bytes]:

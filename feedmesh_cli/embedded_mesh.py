@@ -9,7 +9,7 @@ from feedmesh_cli.children import start_child
 from feedmesh_cli.embedded_config import SERVICES, EmbeddedConfig
 from feedmesh_cli.mesh_file import Mesh, ProcessId
 from feedmesh_cli.ports import MeshPorts, choose_ports
-from feedmesh_cli.starting import GRACE_S, Starting, keys_of, status_answers, until_ready
+from feedmesh_cli.starting import GRACE_S, Program, Starting, keys_of, status_answers, until_ready
 from feedmesh_cli.valkey import ValkeyServer
 
 
@@ -22,11 +22,11 @@ async def start_embedded(starting: Starting) -> Mesh:
     services = await start_child(
         "services", [sys.executable, "-m", "feedmesh_cli.embedded"], starting.logs / "services.log", pipe=True
     )
-    starting.watch(services)
+    starting.watch("services", Program(services))
 
     valkey = ValkeyServer()
     await valkey.launch(data / "valkey", ports.valkey)
-    starting.watch(valkey.child, valkey.stop)
+    starting.watch("valkey", valkey)
 
     keys = keys_of(data)
     # Services end before the Valkey they write to; the first callback is for a Valkey that does not start.

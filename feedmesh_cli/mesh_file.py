@@ -44,6 +44,15 @@ class ProcessId:
         except psutil.NoSuchProcess:
             return False
 
+    def memory_mb(self) -> int:
+        """Its resident memory; 0 once it has ended."""
+        import psutil
+
+        try:
+            return int(psutil.Process(self.pid).memory_info().rss // 2**20)
+        except psutil.NoSuchProcess:
+            return 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mesh:

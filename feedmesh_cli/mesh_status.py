@@ -27,6 +27,14 @@ async def read_status(mesh: Mesh) -> ServicesStatus:
     try:
         _, body = await get(address, "/status", timeout_s=5.0)
         page = json.loads(body)
+        if "unavailable" in page:
+            raise CliError(
+                f"the mesh cannot tell how far it is behind: {page['unavailable']}",
+                where=f"{mesh.status}/status",
+                cause="that part has ended, or is just coming back",
+                next_step="feedmesh status",
+                code=ExitCode.UNHEALTHY,
+            )
         return ServicesStatus(lag=page["lag"], services=page["services"])
     except (OSError, ValueError, KeyError) as fault:
         raise CliError(
@@ -56,23 +64,31 @@ class MeshStatus:
     data: str
     processes: Mapping[str, bool]
     """Part to whether it runs."""
+    memory_mb: Mapping[str, int]
+    """Part to its resident memory; none for one that does not run."""
     lag: Mapping[str, int]
+    problem: str
+    """What is wrong beside processes that do not run; empty where nothing is."""
 
 
 async def inspect_mesh(mesh: Mesh) -> MeshStatus:
     """The state of all parts; never raises for a part that is down."""
     processes = {name: process.alive() for name, process in mesh.processes.items()}
+    memory_mb = {name: process.memory_mb() for name, process in mesh.processes.items() if processes[name]}
+    problem = ""
     try:
         services = await read_status(mesh)
-    except CliError:
+    except CliError as failure:
         services = ServicesStatus()
-        processes["services"] = False
+        problem = failure.what
     if not await edge_ready(mesh.envoy_admin):
         processes["envoy"] = False
     return MeshStatus(
-        healthy=mesh.ready and all(processes.values()),
+        healthy=mesh.ready and all(processes.values()) and not problem,
         edge=mesh.edge,
         data=mesh.data,
         processes=processes,
+        memory_mb=memory_mb,
         lag=services.lag,
+        problem=problem,
     )

@@ -26,7 +26,8 @@ async def wait_until_ready(data: Path | None, *, timeout_s: float) -> Mesh:
             found = await inspect_mesh(mesh)
             if found.healthy:
                 return mesh
-            failure = _unhealthy([name for name, runs in found.processes.items() if not runs])
+            lost = [name for name, runs in found.processes.items() if not runs]
+            failure = _unhealthy(lost + ([found.problem] if found.problem else []))
         except CliError as not_running:
             failure = not_running
         if clock.monotonic() > give_up:

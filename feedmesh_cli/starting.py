@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from feedmesh_cli.children import Child, start_child, tail
 from feedmesh_cli.edge import EdgeSettings, envoy_command, write_edge_config
@@ -25,6 +26,47 @@ POLL_S = 0.02
 PUBLIC_SERVICES = ("feed_svc", "post_svc", "graph_svc")
 
 Report = Callable[[str], None]
+
+
+class Server(Protocol):
+    """A process that was started, and how to end it."""
+
+    @property
+    def child(self) -> Child:
+        """The process."""
+        ...
+
+    async def stop(self) -> None:
+        """End it; again does nothing."""
+        ...
+
+
+Launch = Callable[[], Awaitable[Server]]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A server that is no more than its process."""
+
+    child: Child
+
+    async def stop(self) -> None:
+        """Ask it to end, and end it."""
+        await self.child.stop(grace_s=GRACE_S)
+
+
+@dataclass(kw_only=True)
+class Part:
+    """One of the processes that a mesh is made of."""
+
+    name: str
+    server: Server
+    again: Launch | None
+    """Starts it anew after it ended by itself; None: its end is the end of the mesh."""
+
+    async def stop(self) -> None:
+        """End what runs of it now."""
+        await self.server.stop()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +90,8 @@ class UpOptions:
     """Cluster profile: brokers that are there."""
     redis: str = ""
     """Cluster profile: nodes of a Redis or Valkey Cluster that is there."""
+    restart_after_s: float = 1.0
+    """Cluster profile: how long a part that ended by itself stays down."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +102,8 @@ class Starting:
     stack: AsyncExitStack
     """Stops in reverse order what was started."""
     report: Report
-    children: list[Child] = field(default_factory=list)
-    """Parts whose end is the end of the mesh."""
+    parts: list[Part] = field(default_factory=list)
+    """Everything that was started."""
 
     @property
     def data(self) -> Path:
@@ -71,16 +115,22 @@ class Starting:
         """Where the parts' output goes."""
         return self.options.data / "logs"
 
-    def watch(self, child: Child, stop: Callable[[], Awaitable[None]] | None = None) -> None:
-        """Count *child* as a part, and stop it at the end."""
-        self.children.append(child)
-        if stop is None:
-            self.stack.push_async_callback(child.stop, grace_s=GRACE_S)
-        else:
-            self.stack.push_async_callback(stop)
+    def watch(self, name: str, server: Server, again: Launch | None = None) -> None:
+        """Count *server* as a part, and stop it at the end."""
+        part = Part(name=name, server=server, again=again)
+        self.parts.append(part)
+        self.stack.push_async_callback(part.stop)
 
-    async def start_edge(self, ports: MeshPorts, jwks_path: Path, addresses: Mapping[str, str]) -> Child:
-        """Envoy before the public services; answers when it does."""
+    async def keep(self, name: str, launch: Launch) -> Server:
+        """Start a part that is started again whenever it ends by itself. Raises what *launch* raises."""
+        server = await launch()
+        self.watch(name, server, launch)
+        return server
+
+    async def start_edge(
+        self, ports: MeshPorts, jwks_path: Path, addresses: Mapping[str, str], *, kept: bool = False
+    ) -> Child:
+        """Envoy before the public services; answers when it does. *kept* as in keep()."""
         edge = EdgeSettings(
             port=ports.edge,
             admin_port=ports.envoy_admin,
@@ -90,9 +140,16 @@ class Starting:
             bench_target=self.options.bench_target,
         )
         write_edge_config(edge, self.data / "envoy.yaml")
-        envoy = await start_child("envoy", envoy_command(self.data / "envoy.yaml"), self.logs / "envoy.log")
-        self.watch(envoy)
-        return envoy
+
+        async def launch() -> Program:
+            command = envoy_command(self.data / "envoy.yaml")
+            return Program(await start_child("envoy", command, self.logs / "envoy.log"))
+
+        if kept:
+            return (await self.keep("envoy", launch)).child
+        envoy = await launch()
+        self.watch("envoy", envoy)
+        return envoy.child
 
     async def edge_is_ready(self, envoy: Child, ports: MeshPorts) -> None:
         """Returns once Envoy has its listeners."""

@@ -11,16 +11,17 @@ import signal
 from feedmesh_cli.mesh_file import Mesh, ProcessId
 from foundation.model.clock import SystemClock
 
-DOWN_TIMEOUT_S = 8.0
+DOWN_TIMEOUT_S = {"embedded": 8.0, "cluster": 40.0}
+"""Cassandra and Kafka write down what they hold before they end."""
 POLL_S = 0.02
 
 
 async def stop_mesh(mesh: Mesh) -> None:
-    """Asks the supervisor to stop; after DOWN_TIMEOUT_S everything it left is ended."""
+    """Asks the supervisor to stop; after its profile's DOWN_TIMEOUT_S everything it left is ended."""
     clock = SystemClock()
     supervisor = mesh.processes["supervisor"]
     _send(supervisor, signal.SIGTERM)
-    give_up = clock.monotonic() + DOWN_TIMEOUT_S
+    give_up = clock.monotonic() + DOWN_TIMEOUT_S[mesh.profile]
     while supervisor.alive() and clock.monotonic() < give_up:  # noqa: ASYNC110 - not our child
         await asyncio.sleep(POLL_S)
     for process in mesh.processes.values():

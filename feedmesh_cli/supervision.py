@@ -1,4 +1,4 @@
-"""Starts a mesh and watches over it until it is told to stop or a part ends.
+"""Starts a mesh and watches over it until it is told to stop or a part ends that is not to be started again.
 
 The supervisor has a lock on the data directory for as long as it lives, so one directory never has two meshes, and a
 lock that is free beside a mesh.json means that a supervisor died: its leftovers are ended first.
@@ -17,10 +17,16 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from feedmesh_cli.children import Child
 from feedmesh_cli.failures import CliError
-from feedmesh_cli.mesh_file import Mesh, load_mesh
-from feedmesh_cli.starting import POLL_S, Report, Starting, UpOptions, ended
+from feedmesh_cli.mesh_file import Mesh, ProcessId, load_mesh
+from feedmesh_cli.starting import POLL_S, Part, Report, Starting, UpOptions, ended
+from foundation.model.clock import SystemClock
+
+SHORT_LIFE_S = 60.0
+"""A part that lives no longer after it was started again is not well."""
+MOST_IN_A_ROW = 10
+"""Short lives after which the mesh is given up."""
+LONGEST_PAUSE_S = 10.0
 
 
 async def run_mesh(
@@ -38,15 +44,15 @@ async def run_mesh(
     ends by itself.
     """
     stopping = asyncio.Event()
-    children: list[Child] = []
+    parts: list[Part] = []
     me = asyncio.current_task()
     loop = asyncio.get_running_loop()
     is_up = False
 
     def on_signal() -> None:
         if stopping.is_set():
-            for child in children:
-                child.kill()
+            for part in parts:
+                part.server.child.kill()
             return
         stopping.set()
         report("stopping")
@@ -56,20 +62,53 @@ async def run_mesh(
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, on_signal)
     try:
-        async with _mesh(options, children, report) as mesh:
-            await _or_ended(children, prepare(mesh))
+        async with _mesh(options, parts, report) as mesh:
+            await _or_ended(parts, prepare(mesh))
             ready = replace(mesh, ready=True)
             ready.save()
             is_up = True
             started(ready)
-            await _or_ended(children, stopping.wait())
+            await _or_ended(parts, stopping.wait(), _Reviver(ready, report, options.restart_after_s))
     except asyncio.CancelledError:
         if not stopping.is_set():
             raise
 
 
+class _Reviver:
+    """Starts parts again that ended by themselves, and writes down their new processes."""
+
+    def __init__(self, mesh: Mesh, report: Report, after_s: float) -> None:
+        self._mesh = mesh
+        self._report = report
+        self._after_s = after_s
+        self._clock = SystemClock()
+
+    async def watch(self, part: Part) -> None:
+        """Keeps *part* alive until cancelled. Raises CliError when its end is the end of the mesh."""
+        in_a_row = 0
+        while True:
+            began = self._clock.monotonic()
+            child = part.server.child
+            await child.wait()
+            lived_s = self._clock.monotonic() - began
+            in_a_row = in_a_row + 1 if lived_s < SHORT_LIFE_S else 1
+            if part.again is None or in_a_row > MOST_IN_A_ROW:
+                raise ended(child)
+            pause_s = min(self._after_s * 2 ** (in_a_row - 1), max(self._after_s, LONGEST_PAUSE_S))
+            self._report(f"{part.name} ended by itself ({child.why_it_ended()}): it is started again in {pause_s:g} s")
+            await asyncio.sleep(pause_s)
+            try:
+                part.server = await part.again()
+            except CliError as failure:
+                self._report(f"{part.name} did not start: {failure}")
+                continue  # its child has ended: this turn of the loop counts it
+            processes = {**self._mesh.processes, part.name: ProcessId.of(part.server.child.pid)}
+            self._mesh = replace(self._mesh, processes=processes)
+            self._mesh.save()
+
+
 @asynccontextmanager
-async def _mesh(options: UpOptions, children: list[Child], report: Report) -> AsyncIterator[Mesh]:
+async def _mesh(options: UpOptions, parts: list[Part], report: Report) -> AsyncIterator[Mesh]:
     """Everything started and answering; everything stopped afterwards, in reverse order."""
     data = options.data
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -78,7 +117,7 @@ async def _mesh(options: UpOptions, children: list[Child], report: Report) -> As
             stack.callback(shutil.rmtree, data, ignore_errors=True)
         stack.enter_context(_only_supervisor(data))
         await _end_leftovers(data, report)
-        starting = Starting(options=options, stack=stack, report=report, children=children)
+        starting = Starting(options=options, stack=stack, report=report, parts=parts)
         starting.logs.mkdir(exist_ok=True)
         mesh = await _start(starting)
         mesh.save()
@@ -97,20 +136,25 @@ async def _start(starting: Starting) -> Mesh:
     return await start_embedded(starting)
 
 
-async def _or_ended(children: list[Child], work: Awaitable[object]) -> None:
-    """Waits for *work*, unless a child ends first: then CliError with the tail of its log."""
+async def _or_ended(parts: list[Part], work: Awaitable[object], reviver: _Reviver | None = None) -> None:
+    """Waits for *work*, unless a part ends that is not started again: then CliError with the tail of its log."""
     working = asyncio.ensure_future(work)
-    ends = {asyncio.ensure_future(child.wait()): child for child in children}
+    watched = [asyncio.ensure_future(reviver.watch(part) if reviver else _ends(part)) for part in parts]
     try:
-        await asyncio.wait({working, *ends}, return_when=asyncio.FIRST_COMPLETED)
-        for end, child in ends.items():
-            if end.done() and not working.done():
-                raise ended(child)
+        await asyncio.wait({working, *watched}, return_when=asyncio.FIRST_COMPLETED)
+        for watching in watched:
+            if watching.done() and not working.done():
+                await watching
         await working
     finally:
-        for task in (working, *ends):
+        for task in (working, *watched):
             task.cancel()
-        await asyncio.gather(working, *ends, return_exceptions=True)
+        await asyncio.gather(working, *watched, return_exceptions=True)
+
+
+async def _ends(part: Part) -> None:
+    await part.server.child.wait()
+    raise ended(part.server.child)
 
 
 @contextmanager

@@ -11,23 +11,22 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
     Consumer,
-    ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     Message,
     Producer,
-    TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # not declared as exported
 
 from foundation.errors import Unavailable
 from foundation.events.port import Event, Record
@@ -76,8 +75,6 @@ _MOVING = (
     KafkaError.NOT_LEADER_FOR_PARTITION,
 )
 """Another broker takes over, or a new topic is not served yet: it is a matter of moments."""
-_OLDEST: Any = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
-_NEWEST: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _NOT_FETCHING = KafkaError._STATE  # noqa: SLF001
 
 
@@ -199,12 +196,12 @@ class KafkaEventLog:
     async def share(self, group: str, topics: Sequence[str]) -> float:
         wanted = [self._prefix + topic for topic in topics]
         owned = sum(member.owned(wanted) for member in self._members_of(group))
-        return owned / await self._watermarks.partitions(wanted)
+        return owned / await self._watermarks.partitions(self._prefix + group, wanted)
 
     async def close(self) -> None:
         """Leave the groups, send what is queued (for at most 3 s), and end every thread."""
         try:
-            await asyncio.gather(*(member.close() for member in self._members.values()))
+            await asyncio.gather(self._watermarks.close(), *(member.close() for member in self._members.values()))
         finally:
             await self._appender.close()
 
@@ -598,81 +595,86 @@ class _Member:
 
 
 class _Watermarks:
-    """How far groups are behind, asked of the broker: by anybody, a member of the group or not."""
+    """How far groups are behind, asked of the broker: by anybody, a member of the group or not.
+
+    By consumers that never join. librdkafka's admin client would ask the same in fewer words, but one that loses its
+    broker does not find it again, and version 2.16 has ended the whole process on an assertion then.
+    """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
-        self._settings = dict(settings)
-        self._admin: AdminClient | None = None
+        self._settings = settings
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="kafka watermarks")
+        self._askers: dict[str, Consumer] = {}
         self._partitions: dict[str, int] = {}
 
     async def lag(self, group: str, topics: Sequence[str]) -> int:
-        return await self._asked(lambda admin: self._lag(admin, group, topics))
+        return await self._asked(lambda: self._on_lag(group, topics))
 
-    async def partitions(self, topics: Sequence[str]) -> int:
+    async def partitions(self, group: str, topics: Sequence[str]) -> int:
         """How many *topics* have; asked once, as it does not change while anybody reads them."""
         unknown = [topic for topic in topics if topic not in self._partitions]
         if unknown:
-            for topic, partition in await self._asked(lambda admin: _places_of(admin, unknown)):
+            for topic, partition in await self._asked(lambda: _places_of(self._on_asker(group), unknown)):
                 self._partitions[topic] = max(self._partitions.get(topic, 0), partition + 1)
         return sum(self._partitions[topic] for topic in topics)
 
-    async def _asked(self, ask: Callable[[AdminClient], Awaitable[T]]) -> T:
-        if self._admin is None:
-            self._admin = await asyncio.to_thread(AdminClient, self._settings)
-        try:
-            async with asyncio.timeout(ANSWER_WITHIN_S):
-                while True:
-                    try:
-                        return await ask(self._admin)
-                    except KafkaException as failure:
-                        if failure.args[0].code() not in _MOVING:
-                            raise
-                    await asyncio.sleep(ASK_AGAIN_S)
-        except KafkaException as failure:
-            raise log_unavailable(failure) from failure
-        except TimeoutError as failure:
-            raise Unavailable("LOG_UNAVAILABLE", cause="NO_ANSWER") from failure
+    async def _asked(self, ask: Callable[[], T]) -> T:
+        loop = asyncio.get_running_loop()
+        # Each question is bounded; together they may take a little longer.
+        deadline = loop.time() + 2 * ANSWER_WITHIN_S
+        while True:
+            try:
+                return await loop.run_in_executor(self._thread, ask)
+            except KafkaException as failure:
+                if failure.args[0].code() not in _MOVING or loop.time() > deadline:
+                    raise log_unavailable(failure) from failure
+            await asyncio.sleep(ASK_AGAIN_S)
 
-    async def _lag(self, admin: AdminClient, group: str, topics: Sequence[str]) -> int:
-        bounded = {"request_timeout": ANSWER_WITHIN_S}
-        partitions = _partitions(await _places_of(admin, topics))
-        asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, partitions)], **bounded)
-        committed, oldest, newest = await asyncio.gather(
-            _committed(asyncio.wrap_future(asked[group])),
-            _offsets(admin.list_offsets(dict.fromkeys(partitions, _OLDEST), **bounded)),
-            _offsets(admin.list_offsets(dict.fromkeys(partitions, _NEWEST), **bounded)),
+    async def close(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._on_close)
+        self._thread.shutdown(wait=False)
+
+    def _on_lag(self, group: str, topics: Sequence[str]) -> int:
+        asker = self._on_asker(group)
+        places = _places_of(asker, topics)
+        committed = _offsets(asker.committed(_partitions(places), timeout=ANSWER_WITHIN_S))
+        oldest, newest = (
+            _offsets(asker.offsets_for_times(_partitions(dict.fromkeys(places, end)), timeout=ANSWER_WITHIN_S))
+            for end in (OFFSET_BEGINNING, OFFSET_END)
         )
         # Records that were deleted by age are not waited for.
-        return sum(max(0, newest[place] - max(committed.get(place, 0), oldest[place])) for place in newest)
+        return sum(max(0, newest[place] - max(committed[place], oldest[place])) for place in places)
+
+    def _on_asker(self, group: str) -> Consumer:
+        asker = self._askers.get(group)
+        if asker is None:
+            asker = self._askers[group] = Consumer(
+                {**self._settings, "group.id": group, "enable.auto.commit": False, "enable.auto.offset.store": False}
+            )
+        return asker
+
+    def _on_close(self) -> None:
+        askers, self._askers = self._askers, {}
+        for asker in askers.values():
+            asker.close()
 
 
-async def _places_of(admin: AdminClient, topics: Sequence[str]) -> list[Place]:
+def _places_of(asker: Consumer, topics: Sequence[str]) -> list[Place]:
     """Every partition of *topics*."""
-    described = admin.describe_topics(TopicCollection(list(topics)), request_timeout=ANSWER_WITHIN_S)
-    return [
-        (topic.name, partition.id)
-        for topic in await asyncio.gather(*(asyncio.wrap_future(one) for one in described.values()))
-        for partition in topic.partitions
-    ]
+    places: list[Place] = []
+    for topic in topics:
+        found = asker.list_topics(topic, timeout=ANSWER_WITHIN_S).topics[topic]
+        if found.error is not None:
+            raise KafkaException(found.error)
+        places += [(topic, partition) for partition in found.partitions]
+    return places
 
 
-async def _committed(answer: asyncio.Future[ConsumerGroupTopicPartitions]) -> dict[Place, int]:
-    """What a group committed; empty for a group that nobody knows."""
-    try:
-        found = await answer
-    except KafkaException as failure:
-        if failure.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-            return {}
-        raise
-    for partition in found.topic_partitions or ():
-        if partition.error is not None:
-            raise KafkaException(partition.error)
-    return {(one.topic, one.partition): max(one.offset, 0) for one in found.topic_partitions or ()}
-
-
-async def _offsets(answers: Mapping[TopicPartition, Any]) -> dict[Place, int]:
-    found = await asyncio.gather(*(asyncio.wrap_future(answer) for answer in answers.values()))
-    return {(place.topic, place.partition): one.offset for place, one in zip(answers, found, strict=True)}
+def _offsets(found: Sequence[TopicPartition]) -> dict[Place, int]:
+    for place in found:
+        if place.error is not None:
+            raise KafkaException(place.error)
+    return {(place.topic, place.partition): max(place.offset, 0) for place in found}
 
 
 def _partitions(places: Mapping[Place, int] | Sequence[Place] | set[Place]) -> list[TopicPartition]:

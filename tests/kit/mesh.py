@@ -17,6 +17,7 @@ from feedmesh.graph.v1.user_service_pb2_grpc import UserServiceStub
 from feedmesh.post.v1.post_service_pb2_grpc import PostServiceStub
 from grpc import aio
 
+from feedmesh_cli.failures import CliError
 from feedmesh_cli.mesh_file import Mesh, load_mesh
 from foundation.model.clock import SystemClock
 from foundation.rpc.tokens import DevIssuer
@@ -29,7 +30,7 @@ FEEDMESH = (sys.executable, "-m", "feedmesh_cli")
 def running_mesh(data: Path, *options: str) -> Iterator[Mesh]:
     """A mesh in *data* without a world; stopped at the end."""
     command = [*FEEDMESH, "up", "--detach", "--json", "--no-world", "--data", str(data), *options]
-    started = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    started = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert started.returncode == 0, started.stderr
     try:
         mesh = load_mesh(data)
@@ -98,6 +99,9 @@ class Client:
         from feedmesh_cli.mesh_status import read_status
 
         async def caught_up() -> bool:
-            return not any((await read_status(self.mesh)).lag.values())
+            try:
+                return not any((await read_status(self.mesh)).lag.values())
+            except CliError:  # the log is just coming back
+                return False
 
         await eventually(caught_up, timeout_s=timeout_s)

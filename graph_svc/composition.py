@@ -23,15 +23,20 @@ from graph_svc.adapters.edges_sql import SqlEdges
 from graph_svc.adapters.followers_sql import SqlFollowers
 from graph_svc.adapters.read_models import ReadModelRecords
 from graph_svc.adapters.tables import FOLLOWING, GRAPH_CHANGES, GRAPH_TABLES, OPEN_SLOTS
+from graph_svc.adapters.tiers_sql import SqlTiers
 from graph_svc.adapters.users_sql import SqlUsers
 from graph_svc.edge.handlers import GraphHandlers, UserHandlers
 from graph_svc.edge.internal_handlers import GraphInternalHandlers
 from graph_svc.edge.records import FollowRecords
+from graph_svc.edge.tier_rounds import TierRounds
 from graph_svc.flows.apply_follows import ApplyFollows
 from graph_svc.flows.change_blocks import ChangeBlocks
 from graph_svc.flows.change_follows import ChangeFollows
+from graph_svc.flows.cross_tiers import CrossTiers
 from graph_svc.flows.keep_accounts import KeepAccounts
 from graph_svc.flows.list_people import ListPeople
+from graph_svc.flows.mark_followers import MarkFollowers
+from graph_svc.flows.review_tiers import ReviewTiers
 from graph_svc.settings import Settings
 
 
@@ -55,7 +60,16 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
             edges=edges, read_models=read_models, outbox=publisher, ids=ids, limit=settings.follow_limit
         )
         blocks = ChangeBlocks(users=users, edges=edges, read_models=read_models, outbox=publisher, ids=ids)
-        apply_follows = ApplyFollows(followers=SqlFollowers(database), announcements=LogAnnouncements(log))
+        tiers = SqlTiers(database)
+        mark_followers = MarkFollowers(tiers=tiers, read_models=read_models)
+        review_tiers = ReviewTiers(tiers=tiers, read_models=read_models, clock=clock, borders=settings.borders())
+        apply_follows = ApplyFollows(
+            followers=SqlFollowers(database),
+            mark_followers=mark_followers,
+            announcements=LogAnnouncements(log),
+            review_tiers=review_tiers,
+        )
+        cross_tiers = CrossTiers(tiers=tiers, edges=edges, mark_followers=mark_followers, review=review_tiers)
         sealer = Sealer({1: bytes.fromhex(settings.cursor_key)}, 1, SystemRandomness())
         public = GraphHandlers(
             follows=follows,
@@ -97,6 +111,7 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
             clock=clock,
         )
         await stack.enter_async_context(consumer.running())
+        await stack.enter_async_context(TierRounds(cross_tiers, every_s=settings.tier_job_every_s).running())
         await server.start()
         stack.push_async_callback(server.stop, 5.0)
         yield server

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from foundation.events.port import Event
+from foundation.model.tiers import PULL_FROM, SUPER_FROM, Tier
 from foundation.visibility import UserState
 
 BUCKET_CAPACITY = 50_000
@@ -116,3 +117,49 @@ class ListedUser:
     user: User
     place: int
     """Lists go from the greatest place down."""
+
+
+class Crossing(IntEnum):
+    """Why an author is between two borders, or why the marks of the followers do not tell the tier yet."""
+
+    UP = 1
+    """More followers than before: every follower is being marked."""
+    DOWN = 2
+    """Fewer: in BOTH, readers still need the marks; in PUSH and PULL, every follower's mark is being set back."""
+
+
+@dataclass(slots=True, frozen=True)
+class Standing:
+    """How an author's posts are delivered, and what decides how they will be."""
+
+    author_id: int
+    tier: Tier
+    crossing: Crossing | None
+    since_ms: int
+    """When tier or crossing last changed: 0 if never, and no two changes of an author have the same."""
+    follower_count: int
+
+
+@dataclass(slots=True, frozen=True)
+class Step:
+    """What an author's standing becomes."""
+
+    tier: Tier
+    crossing: Crossing | None
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Borders:
+    """Where authors change tiers."""
+
+    pull_from: int = PULL_FROM
+    """Followers from which an author is pulled."""
+    super_from: int = SUPER_FROM
+    """Followers from which an author is SUPER."""
+    down_for_ms: int
+    """How long an author who goes down is pushed and pulled."""
+
+
+def mark_of(tier: Tier) -> int:
+    """What `following.pulled` is once it tells *tier*: 0, PULL or SUPER. BOTH is told as PULL: readers do the same."""
+    return 0 if not tier.pulled else int(max(tier, Tier.PULL))

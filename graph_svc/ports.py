@@ -16,6 +16,8 @@ from graph_svc.model import (
     NewUser,
     Published,
     Relationship,
+    Standing,
+    Step,
     User,
 )
 
@@ -97,6 +99,34 @@ class Followers(Protocol):
         """Bring rows and counts to what *changes* say; those that were not overtaken by a newer change.
 
         Applying a change again, or after a newer one, changes nothing: counts stay exact under redelivery.
+        """
+        ...
+
+
+class Tiers(Protocol):
+    """How the posts of authors are delivered, and the marks that tell it to the viewer records of their followers."""
+
+    async def standings(self, author_ids: Sequence[int]) -> Mapping[int, Standing]:
+        """Standing and exact follower count of the users that exist, as of the latest writes."""
+        ...
+
+    async def crossings(self) -> Sequence[Standing]:
+        """The standings of all authors with a crossing, in no order."""
+        ...
+
+    async def settle(self, standing: Standing, step: Step, *, now_ms: int) -> bool:
+        """Durably make *standing* what *step* says, with a later `since_ms` and a later version of the author record.
+
+        Compare and set: False, and nothing changed, if tier or crossing changed since *standing* was read.
+        """
+        ...
+
+    async def mark(self, follows: Sequence[tuple[int, int]]) -> Sequence[int]:
+        """Bring the marks of (author, follower) pairs to what the authors' tiers say now; whose records to tell.
+
+        Only follows that stand are marked, and each mark that changes raises its follower's graph_version. A mark is
+        never of an older tier than one that was there. Returned, ascending: every follower of an author who is pulled,
+        changed or not, since an earlier call may have died before it told them; and whoever lost a mark.
         """
         ...
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from foundation.events.port import Event
+from foundation.model.tiers import Tier
 from foundation.visibility import PostState
 
 READY_WITHIN_MS = 30_000
@@ -44,6 +45,9 @@ class NewPost:
     author_id: int
     draft: Draft
     request_id: str = ""
+    author_tier: Tier = Tier.PUSH
+    """How it will be delivered; its event tells."""
+    author_followers: int = 0
 
 
 @dataclass(slots=True, frozen=True)

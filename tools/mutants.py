@@ -184,6 +184,47 @@ MUTANTS = (
         "        if row is not None:\n",
         "tests/contract/test_followers.py::test_a_stale_follow_does_not_undo_a_newer_unfollow",
     ),
+    Mutant(
+        "tier read before the followers row is written",
+        "graph_svc/flows/apply_follows.py",
+        "        current = await self.followers.apply(changes)\n"
+        "        # After the rows: a crossing that did not find these followers was begun before, and its tier is seen"
+        " here.\n"
+        "        await self.mark_followers([(change.followee_id, change.follower_id) for change in current if"
+        " change.following])\n",
+        "        await self.mark_followers([(change.followee_id, change.follower_id) for change in changes])\n"
+        "        current = await self.followers.apply(changes)\n",
+        "tests/component/test_tier_crossing.py::"
+        "test_a_follow_applied_while_the_job_runs_is_marked_and_told_before_it_is_announced",
+    ),
+    Mutant(
+        "pulled before every follower is marked",
+        "graph_svc/stages/tier_steps.py",
+        "    return Step(Tier.PULL, None) if marked else None\n",
+        "    return Step(Tier.PULL, None)\n",
+        "tests/unit/graph_svc/test_tier_steps.py::test_no_follower_of_a_pulled_author_is_without_a_mark",
+    ),
+    Mutant(
+        "crossing without hysteresis",
+        "graph_svc/stages/tier_steps.py",
+        "    return count * 10 < border * 9\n",
+        "    return count < border\n",
+        "tests/unit/graph_svc/test_tier_steps.py::test_a_count_that_swings_inside_the_band_moves_nobody",
+    ),
+    Mutant(
+        "step taken from an old standing",
+        "graph_svc/adapters/tiers_sql.py",
+        "USERS.c.user_id == standing.author_id, USERS.c.tier_since_ms == standing.since_ms)",
+        "USERS.c.user_id == standing.author_id)",
+        "tests/contract/test_tiers.py::test_a_step_is_taken_once_from_the_standing_that_was_read",
+    ),
+    Mutant(
+        "marked and not told again",
+        "graph_svc/adapters/tiers_sql.py",
+        "        told = {row.follower_id for row in rows if row.tier >= Tier.BOTH}\n",
+        "        told: set[int] = set()\n",
+        "tests/component/test_tier_crossing.py::test_readers_are_told_again_when_the_telling_failed",
+    ),
 )
 
 

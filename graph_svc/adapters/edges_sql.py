@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
@@ -15,7 +15,7 @@ from feedmesh.events.v1.graph_events_pb2 import (
     BlockChanged,
     FollowChanged,
 )
-from sqlalchemy import Connection, Select, Table, delete, insert, select, tuple_, update
+from sqlalchemy import Connection, Row, Select, Table, delete, insert, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -23,6 +23,7 @@ from foundation.events.envelope import encode
 from foundation.events.outbox import slot_key
 from foundation.events.port import GRAPH_BY_FOLLOWEE, PRIVACY
 from foundation.events.sql_outbox import events_of, insert_or_ignore, topics_text
+from foundation.model.tiers import Tier
 from foundation.sql.database import Database
 from foundation.visibility import EdgeState, UserState
 from graph_svc.adapters.tables import BLOCKS, FOLLOWERS, FOLLOWING, GRAPH_CHANGES, MUTES, OPEN_SLOTS, USERS
@@ -35,6 +36,7 @@ from graph_svc.model import (
     ListedUser,
     Published,
     Relationship,
+    mark_of,
 )
 
 PAIRS_PER_QUERY = 400
@@ -59,7 +61,7 @@ class SqlEdges:
             if _is_there(connection, BLOCKS, blocker_id, blocked_id):
                 return []
             connection.execute(insert(BLOCKS).values(blocker_id=blocker_id, blocked_id=blocked_id))
-            _bump(connection, [blocker_id, blocked_id])
+            raise_versions(connection, [blocker_id, blocked_id])
             event = BlockChanged(blocker_id=blocker_id, blocked_id=blocked_id, blocked=True)
             ended = _unfollow(
                 connection,
@@ -79,7 +81,7 @@ class SqlEdges:
             connection.execute(
                 delete(BLOCKS).where(BLOCKS.c.blocker_id == blocker_id, BLOCKS.c.blocked_id == blocked_id)
             )
-            _bump(connection, [blocker_id, blocked_id])
+            raise_versions(connection, [blocker_id, blocked_id])
             event = BlockChanged(blocker_id=blocker_id, blocked_id=blocked_id, blocked=False)
             return [_note(connection, change_id, event)]
 
@@ -89,7 +91,7 @@ class SqlEdges:
         def work(connection: Connection) -> None:
             if not _is_there(connection, MUTES, muter_id, muted_id):
                 connection.execute(insert(MUTES).values(muter_id=muter_id, muted_id=muted_id))
-                _bump(connection, [muter_id])
+                raise_versions(connection, [muter_id])
 
         await self._database.write(work)
 
@@ -97,7 +99,7 @@ class SqlEdges:
         def work(connection: Connection) -> None:
             if _is_there(connection, MUTES, muter_id, muted_id):
                 connection.execute(delete(MUTES).where(MUTES.c.muter_id == muter_id, MUTES.c.muted_id == muted_id))
-                _bump(connection, [muter_id])
+                raise_versions(connection, [muter_id])
 
         await self._database.write(work)
 
@@ -154,7 +156,7 @@ class SqlEdges:
 
 def _follow(connection: Connection, changes: Sequence[FollowChange], limit: int) -> FollowResult:
     pairs = [(change.follower_id, change.followee_id) for change in changes]
-    counts = _active_users(connection, {user_id for pair in pairs for user_id in pair})
+    active = _active_users(connection, {user_id for pair in pairs for user_id in pair})
     blocked = _blocks_between(connection, pairs)
     existing = following_rows(connection, pairs)
     follows = {pair for pair, row in existing.items() if row.state == EdgeState.FOLLOWING}
@@ -163,7 +165,7 @@ def _follow(connection: Connection, changes: Sequence[FollowChange], limit: int)
     made = []
     for change, pair in zip(changes, pairs, strict=True):
         follower_id, followee_id = pair
-        if follower_id not in counts or followee_id not in counts:
+        if follower_id not in active or followee_id not in active:
             outcome = FollowOutcome.NO_SUCH_USER
         elif (followee_id, follower_id) in blocked:
             outcome = FollowOutcome.BLOCKED_BY_THEM
@@ -171,7 +173,7 @@ def _follow(connection: Connection, changes: Sequence[FollowChange], limit: int)
             outcome = FollowOutcome.BLOCKING_THEM
         elif pair in follows:
             outcome = FollowOutcome.UNCHANGED
-        elif counts[follower_id] + added[follower_id] >= limit:
+        elif active[follower_id].following_count + added[follower_id] >= limit:
             outcome = FollowOutcome.LIMIT_REACHED
         else:
             outcome = FollowOutcome.CHANGED
@@ -179,7 +181,10 @@ def _follow(connection: Connection, changes: Sequence[FollowChange], limit: int)
             added[follower_id] += 1
             made.append(change)
         outcomes.append(outcome)
-    return FollowResult(outcomes, _write_follows(connection, made, EdgeState.FOLLOWING))
+    # The next read pulls a pulled author at once. The consumer marks again after it wrote the followers row: the tier
+    # may change before that.
+    marks = {change.followee_id: mark_of(Tier(active[change.followee_id].tier)) for change in made}
+    return FollowResult(outcomes, _write_follows(connection, made, EdgeState.FOLLOWING, marks))
 
 
 def _unfollow(connection: Connection, changes: Sequence[FollowChange]) -> FollowResult:
@@ -196,11 +201,13 @@ def _unfollow(connection: Connection, changes: Sequence[FollowChange]) -> Follow
             outcomes.append(FollowOutcome.CHANGED)
         else:
             outcomes.append(FollowOutcome.UNCHANGED if pair[1] in known else FollowOutcome.NO_SUCH_USER)
-    return FollowResult(outcomes, _write_follows(connection, ended, EdgeState.NONE))
+    return FollowResult(outcomes, _write_follows(connection, ended, EdgeState.NONE, {}))
 
 
-def _write_follows(connection: Connection, changes: Sequence[FollowChange], state: EdgeState) -> list[Published]:
-    """Rows, events, sweep slots, counts and versions of real changes."""
+def _write_follows(
+    connection: Connection, changes: Sequence[FollowChange], state: EdgeState, marks: Mapping[int, int]
+) -> list[Published]:
+    """Rows, events, sweep slots, counts and versions of real changes; *marks* by followee, 0 where there is none."""
     if not changes:
         return []
     following = state is EdgeState.FOLLOWING
@@ -221,6 +228,7 @@ def _write_follows(connection: Connection, changes: Sequence[FollowChange], stat
                 "state": state,
                 "changed_id": change.change_id,
                 "bucket": 0,
+                "pulled": marks.get(change.followee_id, 0),
                 "slot": key.slot,
                 "worker": key.worker,
                 "event_topics": GRAPH_BY_FOLLOWEE,
@@ -270,7 +278,8 @@ def _open_slots(connection: Connection, change_ids: Iterable[int]) -> None:
     insert_or_ignore(connection, OPEN_SLOTS, [{"slot": key.slot, "worker": key.worker} for key in keys])
 
 
-def _bump(connection: Connection, user_ids: Sequence[int]) -> None:
+def raise_versions(connection: Connection, user_ids: Sequence[int]) -> None:
+    """The viewer records of at most IDS_PER_QUERY users have changed."""
     connection.execute(
         update(USERS).where(USERS.c.user_id.in_(user_ids)).values(graph_version=USERS.c.graph_version + 1)
     )
@@ -281,15 +290,15 @@ def _is_there(connection: Connection, table: Table, one_id: int, other_id: int) 
     return connection.execute(select(one).where(one == one_id, other == other_id)).first() is not None
 
 
-def _active_users(connection: Connection, user_ids: set[int]) -> dict[int, int]:
-    """How many each of the active users follows."""
-    found: dict[int, int] = {}
+def _active_users(connection: Connection, user_ids: set[int]) -> dict[int, Row[Any]]:
+    """`following_count` and `tier` of the active users."""
+    found: dict[int, Row[Any]] = {}
     ordered = sorted(user_ids)
     for start in range(0, len(ordered), IDS_PER_QUERY):
-        query = select(USERS.c.user_id, USERS.c.following_count).where(
+        query = select(USERS.c.user_id, USERS.c.following_count, USERS.c.tier).where(
             USERS.c.user_id.in_(ordered[start : start + IDS_PER_QUERY]), USERS.c.state == UserState.ACTIVE
         )
-        found.update({row.user_id: row.following_count for row in connection.execute(query)})
+        found.update({row.user_id: row for row in connection.execute(query)})
     return found
 
 

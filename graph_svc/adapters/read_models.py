@@ -15,6 +15,7 @@ from foundation.redis.versioned import set_if_newer
 from foundation.sql.database import Database
 from foundation.visibility import EdgeState, UserState
 from graph_svc.adapters.tables import BLOCKS, FOLLOWING, MUTES, USERS
+from graph_svc.adapters.users_sql import follower_counts
 
 TELL_WITHIN_S = 0.2
 """How long a reader's node may be silent before a change is not acknowledged (rule 6)."""
@@ -51,12 +52,18 @@ def _viewer_records(connection: Connection, user_ids: Sequence[int]) -> list[byt
     ids = list(user_ids)
     users = {row.user_id: row for row in connection.execute(select(USERS).where(USERS.c.user_id.in_(ids)))}
     follows: dict[int, list[int]] = defaultdict(list)
-    for row in connection.execute(
-        select(FOLLOWING.c.follower_id, FOLLOWING.c.followee_id).where(
+    pulled: dict[int, list[int]] = defaultdict(list)
+    supers: dict[int, list[int]] = defaultdict(list)
+    for follower_id, followee_id, mark in connection.execute(
+        select(FOLLOWING.c.follower_id, FOLLOWING.c.followee_id, FOLLOWING.c.pulled).where(
             FOLLOWING.c.follower_id.in_(ids), FOLLOWING.c.state == EdgeState.FOLLOWING
         )
     ):
-        follows[row.follower_id].append(row.followee_id)
+        follows[follower_id].append(followee_id)
+        if mark:
+            pulled[follower_id].append(followee_id)
+            if mark == Tier.SUPER:
+                supers[follower_id].append(followee_id)
     blocks: dict[int, set[int]] = defaultdict(set)
     either = or_(BLOCKS.c.blocker_id.in_(ids), BLOCKS.c.blocked_id.in_(ids))
     for row in connection.execute(select(BLOCKS).where(either)):
@@ -72,6 +79,8 @@ def _viewer_records(connection: Connection, user_ids: Sequence[int]) -> list[byt
             follows=follows[user_id],
             blocks=blocks[user_id],
             mutes=mutes[user_id],
+            pulled=pulled[user_id],
+            supers=supers[user_id],
         )
         if user_id in users
         else b""
@@ -82,6 +91,7 @@ def _viewer_records(connection: Connection, user_ids: Sequence[int]) -> list[byt
 def _author_records(connection: Connection, user_ids: Sequence[int]) -> list[bytes]:
     ids = list(user_ids)
     users = {row.user_id: row for row in connection.execute(select(USERS).where(USERS.c.user_id.in_(ids)))}
+    counts = follower_counts(connection, ids)
     records = []
     for user_id in ids:
         row = users.get(user_id)
@@ -94,8 +104,8 @@ def _author_records(connection: Connection, user_ids: Sequence[int]) -> list[byt
                 state=UserState(row.state),
                 is_private=row.is_private,
                 version=row.version,
-                tier=Tier.PUSH,
-                follower_count=0,
+                tier=Tier(row.tier),
+                follower_count=counts.get(user_id, 0),
                 encoded=author.SerializeToString(),
             )
         )

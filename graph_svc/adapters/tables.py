@@ -20,6 +20,8 @@ USERS = Table(
     Column("version", BigInteger, nullable=False),
     Column("graph_version", BigInteger, nullable=False),
     Column("following_count", Integer, nullable=False),
+    Column("tier", SmallInteger, nullable=False),
+    Column("tier_since_ms", BigInteger, nullable=False),
 )
 USER_REQUESTS = Table(
     "user_requests",
@@ -37,6 +39,8 @@ FOLLOWING = Table(
     Column("state", SmallInteger, nullable=False),
     Column("changed_id", BigInteger, nullable=False),
     Column("bucket", Integer, nullable=False),
+    # What the follower's viewer record tells of the followee's tier: 0, PULL or SUPER.
+    Column("pulled", SmallInteger, nullable=False),
     *event_columns(),
     Index("following_newest", "follower_id", "changed_id"),
     Index("following_slots", "slot", "worker"),
@@ -69,6 +73,12 @@ MUTES = Table(
     GRAPH_TABLES,
     Column("muter_id", BigInteger, primary_key=True, autoincrement=False),
     Column("muted_id", BigInteger, primary_key=True, autoincrement=False),
+)
+TIER_CROSSINGS = Table(
+    "tier_crossings",
+    GRAPH_TABLES,
+    Column("author_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("direction", SmallInteger, nullable=False),
 )
 GRAPH_CHANGES = Table(
     "graph_changes",

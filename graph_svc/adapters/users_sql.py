@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from foundation.model.clock import DAY_MS
+from foundation.model.tiers import Tier
 from foundation.sql.database import Database
 from foundation.visibility import UserState
 from graph_svc.adapters.tables import FOLLOWER_BUCKETS, USER_REQUESTS, USERS
@@ -48,17 +49,20 @@ def users_by_id(connection: Connection, user_ids: Sequence[int]) -> dict[int, Us
     found: dict[int, User] = {}
     for start in range(0, len(user_ids), CHUNK):
         chunk = list(user_ids[start : start + CHUNK])
-        counts = {
-            followee_id: int(count)
-            for followee_id, count in connection.execute(
-                select(FOLLOWER_BUCKETS.c.followee_id, func.sum(FOLLOWER_BUCKETS.c.n))
-                .where(FOLLOWER_BUCKETS.c.followee_id.in_(chunk))
-                .group_by(FOLLOWER_BUCKETS.c.followee_id)
-            )
-        }
+        counts = follower_counts(connection, chunk)
         for row in connection.execute(select(USERS).where(USERS.c.user_id.in_(chunk))):
             found[row.user_id] = _user(row, counts.get(row.user_id, 0))
     return found
+
+
+def follower_counts(connection: Connection, user_ids: Sequence[int]) -> dict[int, int]:
+    """How many follow each of at most CHUNK users; nothing for those whom nobody ever followed."""
+    query = (
+        select(FOLLOWER_BUCKETS.c.followee_id, func.sum(FOLLOWER_BUCKETS.c.n))
+        .where(FOLLOWER_BUCKETS.c.followee_id.in_(user_ids))
+        .group_by(FOLLOWER_BUCKETS.c.followee_id)
+    )
+    return {followee_id: int(count) for followee_id, count in connection.execute(query)}
 
 
 def _user(row: Row[Any], follower_count: int) -> User:
@@ -108,6 +112,8 @@ def _create(connection: Connection, users: Sequence[NewUser], now_ms: int) -> li
                 "version": 1,
                 "graph_version": 1,
                 "following_count": 0,
+                "tier": Tier.PUSH,
+                "tier_since_ms": 0,
             }
         )
         if user.request_id:

@@ -269,6 +269,8 @@ def _created_event(post: NewPost, post_id: int) -> bytes:
         author_id=post.author_id,
         caption_length=len(post.draft.caption),
         hashtag_count=len(post.draft.hashtags),
+        author_tier=post.author_tier,
+        author_followers=post.author_followers,
     )
     return encode(event, event_id=post_id, version=_CREATED_VERSION)
 

@@ -111,6 +111,8 @@ def _new_row(post: NewPost) -> dict[str, Any]:
         author_id=post.author_id,
         caption_length=len(post.draft.caption),
         hashtag_count=len(post.draft.hashtags),
+        author_tier=post.author_tier,
+        author_followers=post.author_followers,
     )
     return {
         "post_id": post.post_id,

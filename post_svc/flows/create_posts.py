@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 
+from foundation.cards import AuthorCard
 from foundation.errors import AlreadyExists, NotFound, Unavailable
 from foundation.model.clock import Clock
 from foundation.model.ids import Ids
@@ -37,21 +38,33 @@ class CreatePosts:
         Raises NotFound(USER_NOT_FOUND), AlreadyExists(IDEMPOTENCY_MISMATCH), Unavailable and DeadlineExceeded: of the
         last two the outcome is unknown, a retry with the same request id tells.
         """
-        await self._require_active([author_id])
-        (created,) = await self._store([(author_id, draft)], request_id)
+        authors = await self._active([author_id])
+        (created,) = await self._store([(author_id, draft)], authors, request_id)
         if created.outcome is CreateOutcome.REQUEST_MISMATCH:
             raise AlreadyExists("IDEMPOTENCY_MISMATCH", "this request_id was used for another post")
         return created.post_id
 
     async def many(self, drafts: Sequence[tuple[int, Draft]]) -> Sequence[int]:
         """Ids of new posts in the order of (author, draft); on return their events are in the log."""
-        await self._require_active(sorted({author_id for author_id, _ in drafts}))
-        created = await self._store(drafts, "")
+        authors = await self._active(sorted({author_id for author_id, _ in drafts}))
+        created = await self._store(drafts, authors, "")
         await self.outbox.flush()
         return [one.post_id for one in created]
 
-    async def _store(self, drafts: Sequence[tuple[int, Draft]], request_id: str) -> Sequence[Created]:
-        new = [NewPost(self.ids.next(), author_id, draft, request_id) for author_id, draft in drafts]
+    async def _store(
+        self, drafts: Sequence[tuple[int, Draft]], authors: Mapping[int, AuthorCard], request_id: str
+    ) -> Sequence[Created]:
+        new = [
+            NewPost(
+                self.ids.next(),
+                author_id,
+                draft,
+                request_id,
+                author_tier=authors[author_id].tier,
+                author_followers=authors[author_id].follower_count,
+            )
+            for author_id, draft in drafts
+        ]
         with ExitStack() as writing:
             for post in new:
                 writing.enter_context(self.outbox.writing(post.post_id))
@@ -84,8 +97,9 @@ class CreatePosts:
                 if cold:
                     await self.fill_author_posts(sorted(cold))
 
-    async def _require_active(self, author_ids: Sequence[int]) -> None:
+    async def _active(self, author_ids: Sequence[int]) -> Mapping[int, AuthorCard]:
         authors = await self.people.authors(author_ids)
         for author_id in author_ids:
             if author_id not in authors or authors[author_id].facts.state is not UserState.ACTIVE:
                 raise NotFound("USER_NOT_FOUND", "no such user", user_id=author_id)
+        return authors

@@ -14,6 +14,7 @@ from foundation.events.outbox import Outbox, slot_key
 from foundation.events.sql_outbox import SqlOutbox
 from foundation.model.clock import DAY_MS, SystemClock
 from foundation.model.ids import Snowflakes
+from foundation.model.tiers import Tier
 from foundation.sql.database import open_database
 from foundation.visibility import PostState
 from post_svc.adapters.posts_cql import CqlPosts, post_sources
@@ -64,10 +65,14 @@ async def made(posts: Posts, author: int = 0, caption: str = "hello", request: s
 
 async def test_a_post_and_its_event_are_one_write(store: Store) -> None:
     posts = store.posts
-    post_id = await made(posts)
+    new = NewPost(IDS.next(), ANA, Draft("hello", ("sun",)), author_tier=Tier.PULL, author_followers=12_000)
+    (created,) = await posts.create([new], now_ms=0)
+    post_id = created.post_id
     (event,) = [event for event in await store.outbox.events(slot_key(post_id)) if event.key == ANA]
     assert event.topic == "posts.created"
-    assert decode(event.value).post_created.post_id == post_id
+    assert [one.value for one in created.events] == [event.value]
+    told = decode(event.value).post_created
+    assert (told.post_id, told.author_tier, told.author_followers) == (post_id, Tier.PULL, 12_000)
     stored = (await posts.get([post_id, IDS.next()]))[post_id]
     assert (stored.author_id, stored.draft, stored.state, stored.version) == (
         ANA, Draft("hello", ("sun",)), PostState.ACTIVE, 1,

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from feedmesh.feed.v1 import feed_service_pb2
 
+from feed_svc.adapters.author_posts import ReadThroughAuthorPosts
 from feed_svc.adapters.homes_redis import RedisHomes
 from feed_svc.adapters.positions_sql import SqlPositions
 from feed_svc.adapters.ranker_grpc import GrpcRanker
@@ -22,6 +23,7 @@ from feed_svc.flows.open_home import OpenHome
 from feed_svc.flows.refresh_feed import RefreshFeed
 from feed_svc.flows.resume_feed import ResumeFeed
 from feed_svc.flows.save_position import SavePosition
+from feed_svc.flows.walk_feed import WalkFeed
 from feed_svc.ports import Positions
 from feed_svc.settings import Settings
 from foundation.model.clock import SystemClock, SystemRandomness
@@ -32,10 +34,10 @@ from foundation.rpc.unary import unary_channel
 from foundation.runtime.resources import open_redis
 from foundation.seal import Sealer
 from foundation.sql.database import open_database
-from foundation.timeline.recent import ReadThroughRecentPosts
 from foundation.timeline.redis import AUTHOR_POSTS, FEED, RedisTimelines
 
-RECENT_TIMEOUT_S = 0.5
+AUTHORS_TIMEOUT_SHARE = 0.8
+"""Of the time for assembling, what one call for authors' posts may take: the rest is for what was found without it."""
 
 
 @asynccontextmanager
@@ -54,18 +56,23 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
         people = ReadThroughPeople(redis, graph)
         shelf = ReadThroughShelf(redis, posts=posts, people=people, capacity=settings.facts_capacity)
         feeds = RedisTimelines(redis, FEED)
+        assemble_timeout_s = settings.rebuild_timeout_ms / 1000
+        author_posts = ReadThroughAuthorPosts(
+            RedisTimelines(redis, AUTHOR_POSTS), posts, timeout_s=assemble_timeout_s * AUTHORS_TIMEOUT_SHARE
+        )
         open_home = OpenHome(
             homes=RedisHomes(redis),
             graph=people,
-            recent=ReadThroughRecentPosts(RedisTimelines(redis, AUTHOR_POSTS), posts, timeout_s=RECENT_TIMEOUT_S),
+            author_posts=author_posts,
             timelines=feeds,
             clock=clock,
             randomness=randomness,
-            rebuild_timeout_s=settings.rebuild_timeout_ms / 1000,
+            rebuild_timeout_s=assemble_timeout_s,
         )
         sessions = RedisSessions(redis)
         get_feed = GetFeed(
             open_home=open_home,
+            walk_feed=WalkFeed(author_posts=author_posts, shelf=shelf, timeout_s=assemble_timeout_s),
             ranker=GrpcRanker(rank, timeout_s=settings.rank_timeout_ms / 1000),
             sessions=sessions,
             shelf=shelf,

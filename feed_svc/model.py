@@ -111,6 +111,19 @@ class Home:
     seen: Seen = field(default_factory=lambda: NOTHING_SEEN)
 
 
+@dataclass(slots=True, frozen=True)
+class Stretch:
+    """A part of a feed in the order of ids, from a bound down."""
+
+    ids: Sequence[int]
+    """Strictly descending: every post of the feed between `floor` and the bound."""
+    floor: int
+    missing: bool = False
+    """Some author could not be read: what they wrote is not in it."""
+    loose: Sequence[int] = ()
+    """Then, ids below `floor` of those that could."""
+
+
 @dataclass(slots=True)
 class Slate:
     """Posts that passed, and how far the walk came."""

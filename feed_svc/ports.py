@@ -27,13 +27,16 @@ class Graph(Protocol):
         ...
 
 
-class RecentPosts(Protocol):
-    """The newest ids of authors."""
+class AuthorPosts(Protocol):
+    """Ids of what authors wrote, read through: their timelines first, the store where those are cold or end."""
 
-    async def of(self, author_ids: Sequence[int], *, after_id: int) -> Mapping[int, Timeline]:
-        """An entry for every author: its ids above *after_id*, complete above the entry's floor.
+    async def below(
+        self, author_ids: Sequence[int], *, before_id: int, after_id: int, limit: int
+    ) -> Mapping[int, Timeline]:
+        """An entry for every author who could be read: at most *limit* (1-500) greatest ids below *before_id*.
 
-        An author whose timeline is cold is read from the store. Raises Unavailable, DeadlineExceeded.
+        Each is complete between its floor, which is less than *before_id* - 1, and *before_id*. Ids at or below
+        *after_id* may be missing. An author without an entry could not be read in time. Never raises.
         """
         ...
 

@@ -20,6 +20,6 @@ class Settings:
     rank_timeout_ms: int = 100
     """How long a first page waits for ranking before it is newest first (seed section 10.2)."""
     rebuild_timeout_ms: int = 500
-    """How long a cold feed may take to assemble (seed section 10.3)."""
+    """How long a cold feed, or a page below the floor of the list, may take to assemble (seed section 10.3)."""
     facts_capacity: int = 1_000_000
     """Post-to-author facts kept in the process; about 100 bytes each."""

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from foundation.cards import AuthorCard
 from foundation.events.port import Event
+from foundation.model.ids import MAX_ID
 from foundation.timeline.port import Timeline
 from foundation.viewers import ViewerRecord
 from post_svc.model import Changed, Created, NewPost, Patch, Post
@@ -36,8 +37,13 @@ class Posts(Protocol):
         """The author's posts that are not deleted, newest first, below *before_id* (0: from the newest)."""
         ...
 
-    async def recent(self, author_ids: Sequence[int], *, after_id: int, limit: int) -> Mapping[int, Timeline]:
-        """An entry for every author: the newest *limit* ids above *after_id* that are not deleted, and their floor."""
+    async def recent(
+        self, author_ids: Sequence[int], *, after_id: int, limit: int, before_id: int = MAX_ID
+    ) -> Mapping[int, Timeline]:
+        """An entry for every author: the newest *limit* ids between the bounds that are not deleted, and their floor.
+
+        Both bounds are exclusive; the entry is complete between its floor and *before_id*.
+        """
         ...
 
 

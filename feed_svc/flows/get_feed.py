@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from feed_svc.flows.open_home import OpenedHome, OpenHome
+from feed_svc.flows.walk_feed import WalkFeed
 from feed_svc.model import (
     HEAD_CAPACITY,
     MAX_CANDIDATES,
@@ -22,11 +23,11 @@ from feed_svc.model import (
 )
 from feed_svc.ports import Ranker, Sessions, Shelf
 from feed_svc.stages.arrangement import arrange
-from feed_svc.stages.candidates import before
 from feed_svc.stages.seen import unseen_first, worth_ranking
 from feed_svc.stages.slate import fill_slate
 from foundation.errors import DomainError, InvalidArgument, Unavailable
 from foundation.model.clock import Randomness
+from foundation.model.ids import MAX_ID
 from foundation.timeline.port import Timelines
 
 UNLINK_SHARE = 0.3
@@ -40,6 +41,7 @@ class GetFeed:
     """RANKED: a frozen, ranked head, then a tail, newest first. LATEST: newest first (rules 7 and 8)."""
 
     open_home: OpenHome
+    walk_feed: WalkFeed
     ranker: Ranker
     sessions: Sessions
     shelf: Shelf
@@ -58,6 +60,9 @@ class GetFeed:
 
     async def _page(self, query: FeedQuery, home: OpenedHome) -> FeedPage:
         position = query.position
+        if position is not None and not home.whole:
+            # A first page is better with some than with none; further down a gap would go unnoticed.
+            home = replace(home, ids=(), floor=MAX_ID)
         if query.mode is Mode.LATEST:
             return await self._newest_first(query, home, position or Position(Mode.LATEST))
         if position is None:
@@ -70,7 +75,8 @@ class GetFeed:
     async def _first_ranked(self, query: FeedQuery, home: OpenedHome) -> FeedPage:
         candidates = home.ids[:MAX_CANDIDATES]
         if not candidates:
-            return FeedPage((), None, 0, home.reasons, home.cache_hit)
+            # Nothing above the floor; below it there may be.
+            return await self._newest_first(query, home, Position(Mode.RANKED))
         order, reasons = await self._rank(query.viewer_id, worth_ranking(candidates, home.seen), home.seen)
         (session_id,) = struct.unpack("<Q", self.randomness.token_bytes(8))
         session = Session(session_id or 1, candidates[0], order)
@@ -116,34 +122,30 @@ class GetFeed:
     ) -> FeedPage:
         """A page that begins in the head and may end in the tail: one order, walked from the position."""
         head = session.ids[start.slot :] if start.before_id == 0 else ()
-        tail: Sequence[int] = ()
         slate = await fill_slate(self.shelf, query.viewer_id, home.viewer, head, query.limit)
+        slot = start.slot + slate.examined
+        after: Position | None = Position(Mode.RANKED, session.session_id, slot, session.freeze_id)
         if slate.examined == len(head):
             # Most pages end inside the head; only those that reach its end need to know what follows it.
-            tail = _after_head(home, session, start.before_id)
-            rest = await fill_slate(self.shelf, query.viewer_id, home.viewer, tail, query.limit - len(slate.posts))
+            rest, before_id = await self.walk_feed(
+                query.viewer_id,
+                home,
+                before_id=start.before_id or session.freeze_id + 1,
+                limit=query.limit - len(slate.posts),
+                shown=set(session.ids),
+            )
             slate = slate.followed_by(rest)
+            after = Position(Mode.RANKED, session.session_id, 0, session.freeze_id, before_id) if before_id else None
         await self._tidy(query.viewer_id, slate.examined, slate.foreign)
-        if slate.examined < len(head):
-            slot = start.slot + slate.examined
-            after = Position(Mode.RANKED, session.session_id, slot, session.freeze_id)
-        elif slate.examined < len(head) + len(tail):
-            before_id = tail[slate.examined - len(head)] + 1
-            after = Position(Mode.RANKED, session.session_id, 0, session.freeze_id, before_id)
-        else:
-            after = None
         all_reasons = home.reasons | reasons | slate.reasons
         return FeedPage(slate.posts, after, session.session_id, all_reasons, home.cache_hit)
 
     async def _newest_first(
         self, query: FeedQuery, home: OpenedHome, start: Position, reasons: frozenset[Degraded] = frozenset()
     ) -> FeedPage:
-        ids = before(home.ids, start.before_id)
-        slate = await fill_slate(self.shelf, query.viewer_id, home.viewer, ids, query.limit)
+        slate, before_id = await self.walk_feed(query.viewer_id, home, before_id=start.before_id, limit=query.limit)
         await self._tidy(query.viewer_id, slate.examined, slate.foreign)
-        after = None
-        if slate.examined < len(ids):
-            after = Position(start.mode, freeze_id=start.freeze_id, before_id=ids[slate.examined] + 1)
+        after = Position(start.mode, freeze_id=start.freeze_id, before_id=before_id) if before_id else None
         return FeedPage(slate.posts, after, 0, home.reasons | reasons | slate.reasons, home.cache_hit)
 
     async def _tidy(self, viewer_id: int, examined: int, foreign: int) -> None:
@@ -152,10 +154,3 @@ class GetFeed:
                 await self.timelines.unlink([viewer_id])
             except Unavailable:
                 return  # the next page tries again
-
-
-def _after_head(home: OpenedHome, session: Session, before_id: int) -> Sequence[int]:
-    """The tail of a RANKED feed: newest first, nothing newer than the head was, nothing that the head holds."""
-    shown = set(session.ids)
-    tail = [post_id for post_id in home.ids if post_id <= session.freeze_id and post_id not in shown]
-    return before(tail, before_id)

@@ -9,13 +9,14 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from feed_svc.model import FEED_DEPTH_MS, NOTHING_SEEN, Degraded, Home, Seen
-from feed_svc.ports import Graph, Homes, RecentPosts
-from feed_svc.stages.candidates import merge_recent, newest_first
-from foundation.errors import DeadlineExceeded, NotFound, Unavailable
+from feed_svc.model import FEED_DEPTH_MS, NOTHING_SEEN, Degraded, Home, Seen, Stretch
+from feed_svc.ports import AuthorPosts, Graph, Homes
+from feed_svc.stages.candidates import newest_first
+from feed_svc.stages.walk import walk_down
+from foundation.errors import NotFound, Unavailable
 from foundation.model.clock import Clock, Randomness
-from foundation.model.ids import id_at
-from foundation.timeline.port import Timeline, Timelines
+from foundation.model.ids import MAX_ID, id_at
+from foundation.timeline.port import CAPACITY, Timeline, Timelines
 from foundation.viewers import ViewerRecord
 from foundation.visibility import UserState
 
@@ -29,11 +30,20 @@ class OpenedHome:
 
     viewer: ViewerRecord
     ids: Sequence[int]
-    """Strictly descending, at most CAPACITY."""
+    """Strictly descending: of everybody followed and not pulled, and of the viewer, all above `floor`."""
+    floor: int
+    oldest_id: int
+    """Where the feed ends: 7 days back. Nothing at or below it is shown."""
     cache_hit: bool
     reasons: frozenset[Degraded]
     seen: Seen = field(default_factory=lambda: NOTHING_SEEN)
     """What the viewer has seen, if it was asked for."""
+    whole: bool = True
+    """False when `ids` are of those authors only who could be read in time."""
+
+    def holds_all_below(self, before_id: int) -> bool:
+        """Whether nothing has to be read to tell what comes below *before_id*."""
+        return before_id - 1 <= self.oldest_id or (before_id - 1 > self.floor and not self.viewer.pulled)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +52,7 @@ class OpenHome:
 
     homes: Homes
     graph: Graph
-    recent: RecentPosts
+    author_posts: AuthorPosts
     timelines: Timelines
     clock: Clock
     randomness: Randomness
@@ -58,8 +68,13 @@ class OpenHome:
         _require_active(viewer)
         if home.timeline is None:
             return replace(await self._rebuild(viewer_id, oldest_id), seen=home.seen)
-        own = home.own or (await self.recent.of([viewer_id], after_id=oldest_id))[viewer_id]
-        return OpenedHome(viewer, newest_first(home.timeline, own, oldest_id=oldest_id), True, frozenset(), home.seen)
+        own, reasons = home.own, frozenset[Degraded]()
+        if own is None:
+            found = await self.author_posts.below([viewer_id], before_id=MAX_ID, after_id=oldest_id, limit=CAPACITY)
+            own = found.get(viewer_id)
+            reasons = frozenset() if own is not None else frozenset({Degraded.FEED_PARTIAL})
+        ids = newest_first(home.timeline, own, oldest_id=oldest_id)
+        return OpenedHome(viewer, ids, home.timeline.floor, oldest_id, True, reasons, home.seen)
 
     async def _rebuild(self, viewer_id: int, oldest_id: int) -> OpenedHome:
         token = self.randomness.token_bytes(8).hex()
@@ -74,39 +89,59 @@ class OpenHome:
             # The graph is read after begin: a follow that is missing here is backfilled into the begun timeline.
             home = await self.homes.load(viewer_id)
             viewer = home.viewer or await self.graph.viewer_from_rows(viewer_id)
-            ids, floor, complete = await self._assemble(viewer_id, viewer, oldest_id)
-            if not complete:
-                return OpenedHome(viewer, ids, False, frozenset({Degraded.FEED_PARTIAL}))
-            if began and await self.timelines.commit(viewer_id, token, ids, floor):
+            assembled = await self._assemble(viewer_id, viewer, oldest_id)
+            if assembled.missing:
+                return _unsaved(viewer, assembled, oldest_id)
+            if began and await self.timelines.commit(viewer_id, token, assembled.ids, assembled.floor):
                 # What was pushed since begin is merged by commit; read it back rather than merge twice.
                 home = await self.homes.load(viewer_id)
                 if home.timeline is not None:
                     return await self._opened(viewer_id, home, oldest_id)
-            return OpenedHome(viewer, ids, False, frozenset())
+            return _unsaved(viewer, assembled, oldest_id)
         except Unavailable:
             return await self._from_the_store(viewer_id, oldest_id)
 
     async def _opened(self, viewer_id: int, home: Home, oldest_id: int) -> OpenedHome:
         viewer = home.viewer or await self.graph.viewer_from_rows(viewer_id)
         timeline = home.timeline or Timeline((), oldest_id)
-        return OpenedHome(viewer, newest_first(timeline, home.own, oldest_id=oldest_id), False, frozenset())
+        ids = newest_first(timeline, home.own, oldest_id=oldest_id)
+        return OpenedHome(viewer, ids, timeline.floor, oldest_id, False, frozenset())
 
-    async def _assemble(self, viewer_id: int, viewer: ViewerRecord, oldest_id: int) -> tuple[list[int], int, bool]:
-        authors = [viewer_id, *viewer.follows]
+    async def _assemble(self, viewer_id: int, viewer: ViewerRecord, oldest_id: int) -> Stretch:
+        """What a timeline of this viewer holds: of everybody but SUPER authors, whose many posts would fill it.
+
+        They are always pulled, and stop being so only after 7 days of BOTH: then no post of theirs that was not pushed
+        is young enough for a feed. Other pulled authors may be in BOTH already, and a timeline that is built without
+        them would miss what they wrote before it, so it holds them too; what is both in it and pulled comes once.
+        """
+        authors = [viewer_id, *(viewer.follows - viewer.supers)]
         try:
             async with asyncio.timeout(self.rebuild_timeout_s):
-                sources = await self.recent.of(authors, after_id=oldest_id)
-        except (TimeoutError, DeadlineExceeded, Unavailable):
-            return [], oldest_id, False
-        ids, floor = merge_recent(list(sources.values()), floor=oldest_id)
-        return ids, floor, True
+                return await walk_down(
+                    self.author_posts, authors, before_id=MAX_ID, after_id=oldest_id, wanted=CAPACITY
+                )
+        except TimeoutError:
+            return Stretch((), MAX_ID, missing=True)
 
     async def _from_the_store(self, viewer_id: int, oldest_id: int) -> OpenedHome:
         viewer = await self.graph.viewer_from_rows(viewer_id)
         _require_active(viewer)
-        ids, _, complete = await self._assemble(viewer_id, viewer, oldest_id)
-        reasons = {Degraded.CACHE_UNAVAILABLE} if complete else {Degraded.CACHE_UNAVAILABLE, Degraded.FEED_PARTIAL}
-        return OpenedHome(viewer, ids, False, frozenset(reasons))
+        assembled = await self._assemble(viewer_id, viewer, oldest_id)
+        return _unsaved(viewer, assembled, oldest_id, Degraded.CACHE_UNAVAILABLE)
+
+
+def _unsaved(viewer: ViewerRecord, assembled: Stretch, oldest_id: int, *reasons: Degraded) -> OpenedHome:
+    """A home that serves this request alone.
+
+    Of authors that could not all be read it shows the newest there is, and says so; below that all of them are asked
+    again.
+    """
+    ids, floor = assembled.ids, assembled.floor
+    if assembled.missing:
+        reasons = (*reasons, Degraded.FEED_PARTIAL)
+        ids = [*ids, *assembled.loose][:CAPACITY]
+        floor = ids[-1] - 1 if ids else MAX_ID
+    return OpenedHome(viewer, ids, floor, oldest_id, False, frozenset(reasons), whole=not assembled.missing)
 
 
 def _require_active(viewer: ViewerRecord) -> None:

@@ -4,37 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from foundation.timeline.port import CAPACITY, Timeline
+from feed_svc.model import Stretch
+from foundation.timeline.port import Timeline
 
 
 def newest_first(timeline: Timeline, own: Timeline | None, *, oldest_id: int) -> Sequence[int]:
-    """Ids of the timeline and the viewer's own posts, strictly descending, at most CAPACITY, none below *oldest_id*.
+    """Ids of the timeline and the viewer's own posts, strictly descending, all above *oldest_id*.
 
     The viewer's own posts are pushed into their timeline too; `own` only makes them visible at once. Ids at or below
     the timeline's floor are left out: below it the timeline says nothing about anybody else.
     """
     ids = timeline.ids
-    if ids and ids[-1] < oldest_id:
-        ids = [post_id for post_id in ids if post_id >= oldest_id]
+    if ids and ids[-1] <= oldest_id:
+        ids = [post_id for post_id in ids if post_id > oldest_id]
     if own is not None and own.ids:
-        lowest = max(timeline.floor + 1, oldest_id)
-        recent = [post_id for post_id in own.ids if post_id >= lowest]
+        floor = max(timeline.floor, oldest_id)
+        recent = [post_id for post_id in own.ids if post_id > floor]
         fresh = set(recent).difference(ids) if recent else ()
         if fresh:
             ids = sorted([*ids, *fresh], reverse=True)
-    return ids[:CAPACITY]
+    return ids
 
 
-def merge_recent(sources: Sequence[Timeline], *, floor: int) -> tuple[list[int], int]:
-    """The newest CAPACITY ids of *sources* and the floor above which they are complete.
+def with_pulled(listed: Stretch, pulled: Stretch) -> Stretch:
+    """The list's part of a feed and that of the pulled authors from the same bound as one: complete where both are.
 
-    The floor is the greatest of *floor*, the sources' floors and the ids that did not fit.
+    A post that was pushed and is pulled as well comes once. Where a pulled author could not be read the list goes on
+    without.
     """
-    complete_above = max([floor, *(source.floor for source in sources)])
-    merged = sorted({post_id for source in sources for post_id in source.ids if post_id > complete_above}, reverse=True)
-    if len(merged) > CAPACITY:
-        complete_above = merged[CAPACITY]
-    return merged[:CAPACITY], complete_above
+    floor = listed.floor if pulled.missing else max(listed.floor, pulled.floor)
+    ids = {post_id for post_id in (*listed.ids, *pulled.ids, *pulled.loose) if post_id > floor}
+    return Stretch(sorted(ids, reverse=True), floor, pulled.missing)
 
 
 def before(ids: Sequence[int], before_id: int) -> Sequence[int]:

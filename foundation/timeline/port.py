@@ -10,6 +10,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.errors import Unavailable
+
 Owners = NDArray[np.int64]
 
 CAPACITY = 500
@@ -72,6 +74,16 @@ class Timelines(Protocol):
         """The timelines that exist and are not being rebuilt; a cold owner has no entry.
 
         Reading refreshes the TTL of owners that are read one by one. Raises Unavailable if a node does not answer.
+        """
+        ...
+
+    async def read_below(
+        self, owners: Sequence[int], *, before_id: int, limit: int
+    ) -> Mapping[int, Timeline | Unavailable | None]:
+        """The greatest ids of each owner's timeline below *before_id*, at most *limit*; what lies above is not read.
+
+        An entry for every owner: its timeline, complete between its floor and *before_id*; None for a cold one;
+        Unavailable where the node did not answer. A floor of *before_id* - 1 or more says that nothing is known below.
         """
         ...
 

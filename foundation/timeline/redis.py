@@ -42,6 +42,7 @@ _DELIVER = load_script("foundation.timeline", "deliver", library="insert")
 _BEGIN = load_script("foundation.timeline", "begin")
 _COMMIT = load_script("foundation.timeline", "commit")
 _TOUCH = load_script("foundation.timeline", "touch")
+_BELOW = load_script("foundation.timeline", "below")
 _BUILDING = b"!"
 _TOKEN = re.compile(r"[0-9A-Za-z]{1,32}")
 _PUSHED = {0: Pushed.COLD, 1: Pushed.DONE}
@@ -142,6 +143,13 @@ class RedisTimelines:
                 timelines[owner] = timeline
         return timelines
 
+    async def read_below(
+        self, owners: Sequence[int], *, before_id: int, limit: int
+    ) -> Mapping[int, Timeline | Unavailable | None]:
+        items = [(timeline_key(self._family, owner),) for owner in owners]
+        replies = await self._redis.run(_BELOW, items, common=(limit, before_id))
+        return {owner: _part(reply) for owner, reply in zip(owners, replies, strict=True)}
+
     async def push(self, owners: Sequence[int], post_id: int) -> Mapping[int, Pushed]:
         outcome = await self.push_each([(owner, post_id) for owner in owners])
         return dict(zip(owners, outcome, strict=True))
@@ -207,6 +215,17 @@ class RedisTimelines:
 
     async def unlink(self, owners: Sequence[int]) -> None:
         await self._redis.execute([("UNLINK", timeline_key(self._family, owner)) for owner in owners])
+
+
+def _part(reply: bytes | int | Exception) -> Timeline | Unavailable | None:
+    if isinstance(reply, bytes):
+        ids: list[int] = orjson.loads(b"[%b]" % reply)
+        return Timeline(ids, ids.pop())
+    if isinstance(reply, Unavailable):
+        return reply
+    if isinstance(reply, Exception):
+        raise reply
+    return None
 
 
 def _made(replies: Sequence[object]) -> bool:

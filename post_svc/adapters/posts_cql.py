@@ -23,7 +23,7 @@ from foundation.events.envelope import AnyEvent, encode
 from foundation.events.outbox import slot_key
 from foundation.events.port import POSTS_CREATED, POSTS_DELETED, POSTS_UPDATED, PRIVACY, Event
 from foundation.model.clock import DAY_MS, Clock
-from foundation.model.ids import EPOCH_MS, created_ms
+from foundation.model.ids import EPOCH_MS, MAX_ID, created_ms
 from foundation.timeline.port import Timeline
 from foundation.visibility import PostState
 from post_svc.adapters.request_digest import digest
@@ -194,10 +194,13 @@ class CqlPosts:
                 break
         return posts[:limit]
 
-    async def recent(self, author_ids: Sequence[int], *, after_id: int, limit: int) -> Mapping[int, Timeline]:
-        months = _months(max(EPOCH_MS, created_ms(after_id)), self._clock.now_ms())
+    async def recent(
+        self, author_ids: Sequence[int], *, after_id: int, limit: int, before_id: int = MAX_ID
+    ) -> Mapping[int, Timeline]:
+        newest_ms = min(created_ms(before_id), self._clock.now_ms())
+        months = _months(max(EPOCH_MS, created_ms(after_id)), newest_ms)
         # One more than asked: it tells the floor.
-        ids = await self._ids_of(author_ids, months, after_id=after_id, before_id=2**63 - 1, limit=limit + 1)
+        ids = await self._ids_of(author_ids, months, after_id=after_id, before_id=before_id, limit=limit + 1)
         return {
             author_id: Timeline(
                 ids[author_id][:limit], ids[author_id][limit] if len(ids[author_id]) > limit else after_id

@@ -16,6 +16,7 @@ from foundation.events.outbox import slot_key
 from foundation.events.port import POSTS_CREATED, POSTS_DELETED, POSTS_UPDATED, PRIVACY, Event
 from foundation.events.sql_outbox import events_of, insert_or_ignore, topics_text
 from foundation.model.clock import DAY_MS
+from foundation.model.ids import MAX_ID
 from foundation.sql.database import Database
 from foundation.timeline.port import Timeline
 from foundation.visibility import PostState
@@ -61,7 +62,9 @@ class SqlPosts:
         query = query.order_by(POSTS.c.post_id.desc()).limit(limit)
         return await self._database.read(lambda connection: [_post(row) for row in connection.execute(query)])
 
-    async def recent(self, author_ids: Sequence[int], *, after_id: int, limit: int) -> Mapping[int, Timeline]:
+    async def recent(
+        self, author_ids: Sequence[int], *, after_id: int, limit: int, before_id: int = MAX_ID
+    ) -> Mapping[int, Timeline]:
         def work(connection: Connection) -> dict[int, Timeline]:
             found: dict[int, list[int]] = defaultdict(list)
             for start in range(0, len(author_ids), IDS_PER_QUERY):
@@ -72,6 +75,7 @@ class SqlPosts:
                     .where(
                         POSTS.c.author_id.in_(chunk),
                         POSTS.c.post_id > after_id,
+                        POSTS.c.post_id < before_id,
                         POSTS.c.state == PostState.ACTIVE,
                     )
                     .subquery()

@@ -37,8 +37,15 @@ class PostInternalHandlers:
         )
 
     async def ListRecentPosts(self, request: pb.ListRecentPostsRequest, _: Call) -> pb.ListRecentPostsResponse:
-        recent = await self._fill_author_posts(list(request.author_ids))
         limit = request.limit_per_author or CAPACITY
+        author_ids = list(request.author_ids)
+        if request.before_id:
+            # Below a bound: what no timeline holds, so there is none to fill.
+            recent = await self._posts.recent(
+                author_ids, after_id=request.after_id, before_id=request.before_id, limit=limit
+            )
+        else:
+            recent = await self._fill_author_posts(author_ids)
         answer = pb.ListRecentPostsResponse()
         for author_id in request.author_ids:
             timeline = recent[author_id]

@@ -14,6 +14,8 @@ from post_svc.model import FEED_DEPTH_MS
 from post_svc.ports import Posts
 
 OWNERS_AT_ONCE = 200
+MARGIN_MS = 60_000
+"""Timelines are filled a little deeper than feeds go, so that a feed that was asked for a moment ago ends in them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +29,7 @@ class FillAuthorPosts:
 
     async def __call__(self, author_ids: Sequence[int]) -> Mapping[int, Timeline]:
         """The newest ids of each author from rows; cold timelines are filled where the cache answers."""
-        floor = id_at(self.clock.now_ms() - FEED_DEPTH_MS)
+        floor = id_at(self.clock.now_ms() - FEED_DEPTH_MS - MARGIN_MS)
         token = self.randomness.token_bytes(8).hex()
         found: dict[int, Timeline] = {}
         for start in range(0, len(author_ids), OWNERS_AT_ONCE):

@@ -129,6 +129,17 @@ async def test_recent_is_complete_above_its_floor(posts: Posts) -> None:
     assert (await posts.recent([ANA], after_id=mine[2], limit=10))[ANA].floor == mine[2]
 
 
+async def test_recent_goes_on_below_a_bound(posts: Posts) -> None:
+    before = IDS.next()
+    mine = [await made(posts) for _ in range(6)]
+    first = (await posts.recent([ANA], after_id=before, limit=2))[ANA]
+    second = (await posts.recent([ANA], after_id=before, before_id=first.floor + 1, limit=2))[ANA]
+    rest = (await posts.recent([ANA], after_id=before, before_id=second.floor + 1, limit=9))[ANA]
+    assert [*first.ids, *second.ids, *rest.ids] == mine[::-1]
+    assert rest.floor == before
+    assert (await posts.recent([ANA], after_id=before, before_id=before, limit=9))[ANA].ids in ([], ())
+
+
 async def test_pages_of_an_author_go_down(posts: Posts) -> None:
     mine = [await made(posts) for _ in range(5)]
     first = await posts.by_author(ANA, before_id=0, limit=2)

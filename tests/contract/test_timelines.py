@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from foundation.errors import Unavailable
+from foundation.model.ids import MAX_ID
 from foundation.redis.client import RedisCluster, connect, slot_of_key
 from foundation.redis.slots import SLOTS
 from foundation.timeline.port import (
@@ -174,6 +176,44 @@ async def test_a_delivery_spares_what_is_no_timeline(feeds: RedisTimelines, redi
     assert (await feeds.read([ANA]))[ANA].ids == [6]
 
 
+async def test_a_part_below_a_bound_is_read_without_what_lies_above(feeds: RedisTimelines) -> None:
+    big = 10**18
+    await built(feeds, ANA, [big + 90, big + 70, big + 50, big + 30], floor=big + 20)
+
+    async def below(before: int, limit: int) -> Timeline | Unavailable | None:
+        return (await feeds.read_below([ANA], before_id=before, limit=limit))[ANA]
+
+    assert await below(MAX_ID, 2) == Timeline([big + 90, big + 70], big + 50)
+    assert await below(big + 90, 2) == Timeline([big + 70, big + 50], big + 30)
+    assert await below(big + 71, 9) == Timeline([big + 70, big + 50, big + 30], big + 20)
+    assert await below(big + 30, 9) == Timeline([], big + 20)
+    assert await below(big + 20, 9) == Timeline([], big + 20), "a floor at the bound: nothing is known below it"
+    assert await below(999, 9) == Timeline([], big + 20), "shorter text is smaller"
+
+
+async def test_a_cold_timeline_has_no_part(feeds: RedisTimelines) -> None:
+    await built(feeds, ANA, [50], floor=20)
+    await feeds.begin(BO, "one", 10)
+    await feeds.push([BO], 60)
+    parts = await feeds.read_below([ANA, BO, 13], before_id=MAX_ID, limit=5)
+    assert parts == {ANA: Timeline([50], 20), BO: None, 13: None}
+
+
+@pytest.mark.parametrize("count", [1, 2, 17, CAPACITY])
+async def test_parts_put_together_are_the_timeline(feeds: RedisTimelines, count: int) -> None:
+    ids = list(range(3 * count, 0, -3))
+    await built(feeds, ANA, ids)
+    for limit in (1, 7, CAPACITY):
+        found: list[int] = []
+        before_id = MAX_ID
+        while before_id > 1:
+            part = (await feeds.read_below([ANA], before_id=before_id, limit=limit))[ANA]
+            assert isinstance(part, Timeline)
+            found += part.ids
+            before_id = part.floor + 1
+        assert found == ids
+
+
 async def test_nobody_is_asked_for_nothing(feeds: RedisTimelines) -> None:
     assert await feeds.read([]) == {}
     assert await feeds.push([], 5) == {}
@@ -181,6 +221,7 @@ async def test_nobody_is_asked_for_nothing(feeds: RedisTimelines) -> None:
     assert await feeds.deliver([]) == Delivered(failed=[])
     assert await feeds.deliver([Share(5, owners())]) == Delivered(failed=[0])
     await feeds.unlink([])
+    assert await feeds.read_below([], before_id=5, limit=5) == {}
 
 
 async def test_a_full_timeline_is_small(feeds: RedisTimelines, redis: RedisCluster) -> None:

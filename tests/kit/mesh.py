@@ -23,6 +23,7 @@ from foundation.model.clock import SystemClock
 from foundation.rpc.tokens import DevIssuer
 from tests.kit.eventually import eventually
 
+MAX_PAGES = 1_000
 FEEDMESH = (sys.executable, "-m", "feedmesh_cli")
 
 
@@ -75,7 +76,7 @@ class Client:
             pages.append(page)
             cursor = page.next_cursor
             assert page.has_more == bool(cursor)
-            assert len(pages) < 600, "a feed of 500 posts does not end"
+            assert len(pages) < MAX_PAGES, "the feed does not end"
         return pages
 
     async def latest(self, user_id: int, *, limit: int = 100) -> list[int]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feed_svc.stages.candidates import before, merge_recent, newest_first
+from feed_svc.model import Stretch
+from feed_svc.stages.candidates import before, newest_first, with_pulled
 from foundation.timeline.port import CAPACITY, Timeline
 
 posts = st.lists(st.integers(1, 3_000), unique=True, max_size=700)
@@ -24,19 +25,27 @@ def test_posts_older_than_the_feed_goes_back_are_left_out() -> None:
     assert newest_first(Timeline((80, 70), 1), None, oldest_id=75) == [80]
 
 
-@given(st.lists(posts, min_size=1, max_size=4))
-def test_a_merge_is_complete_above_its_floor(authors: list[list[int]]) -> None:
-    sources = [Timeline(tuple(sorted(ids, reverse=True)[:CAPACITY]), _floor(ids)) for ids in authors]
-    merged, floor = merge_recent(sources, floor=0)
-    everything = {post_id for ids in authors for post_id in ids}
-    assert merged == sorted((post_id for post_id in everything if post_id > floor), reverse=True)
-    assert len(merged) <= CAPACITY
-    assert len(merged) == min(CAPACITY, len(everything))
+def test_own_posts_beside_a_full_list_push_nothing_out() -> None:
+    listed = Timeline(tuple(range(CAPACITY + 10, 10, -1)), 10)
+    own = Timeline((CAPACITY + 30, CAPACITY + 20), 0)
+    assert len(newest_first(listed, own, oldest_id=0)) == CAPACITY + 2, "the floor would have to rise otherwise"
 
 
-def _floor(ids: list[int]) -> int:
-    kept_out = sorted(ids, reverse=True)[CAPACITY:]
-    return kept_out[0] if kept_out else 0
+def stretch(ids: list[int], floor: int) -> Stretch:
+    return Stretch(sorted((post_id for post_id in ids if post_id > floor), reverse=True), floor)
+
+
+@given(posts, posts, st.integers(0, 3_000), st.integers(0, 3_000))
+def test_list_and_pulled_are_complete_above_the_greater_floor(
+    listed: list[int], pulled: list[int], floor: int, other: int
+) -> None:
+    merged = with_pulled(stretch(listed, floor), stretch(pulled, other))
+    assert merged == stretch([*{*listed, *pulled}], max(floor, other))
+
+
+def test_a_list_goes_on_without_pulled_authors_that_cannot_be_read() -> None:
+    merged = with_pulled(Stretch((90, 70, 50), 40), Stretch((80,), 75, missing=True, loose=(60, 30)))
+    assert merged == Stretch([90, 80, 70, 60, 50], 40, missing=True)
 
 
 @given(posts, st.integers(0, 3_000))

@@ -75,7 +75,7 @@ class _DegradedReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Degrade
     RANK_FALLBACK: _DegradedReason.ValueType  # 1
     """Ranking did not answer in time or answered nonsense: the head is newest first."""
     FEED_PARTIAL: _DegradedReason.ValueType  # 2
-    """Not all followed authors could be read in time."""
+    """Not all followed authors could be read in time. A later page ends where this happened; its cursor tries again."""
     CACHE_UNAVAILABLE: _DegradedReason.ValueType  # 3
     """The feed cache did not answer: the page was assembled from the store."""
     POSTS_UNAVAILABLE: _DegradedReason.ValueType  # 4
@@ -91,7 +91,7 @@ DEGRADED_REASON_UNSPECIFIED: DegradedReason.ValueType  # 0
 RANK_FALLBACK: DegradedReason.ValueType  # 1
 """Ranking did not answer in time or answered nonsense: the head is newest first."""
 FEED_PARTIAL: DegradedReason.ValueType  # 2
-"""Not all followed authors could be read in time."""
+"""Not all followed authors could be read in time. A later page ends where this happened; its cursor tries again."""
 CACHE_UNAVAILABLE: DegradedReason.ValueType  # 3
 """The feed cache did not answer: the page was assembled from the store."""
 POSTS_UNAVAILABLE: DegradedReason.ValueType  # 4

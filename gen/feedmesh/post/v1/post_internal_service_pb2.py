@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,feedmesh/post/v1/post_internal_service.proto\x12\x10\x66\x65\x65\x64mesh.post.v1\x1a\x1b\x62uf/validate/validate.proto\"3\n\x14\x42\x61tchGetPostsRequest\x12\x1b\n\x08post_ids\x18\x01 \x03(\x03\x42\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\"8\n\x15\x42\x61tchGetPostsResponse\x12\x10\n\x08post_ids\x18\x01 \x03(\x03\x12\r\n\x05\x63\x61rds\x18\x02 \x03(\x0c\"o\n\x16ListRecentPostsRequest\x12\x1d\n\nauthor_ids\x18\x01 \x03(\x03\x42\t\xbaH\x06\x92\x01\x03\x10\x90N\x12\x10\n\x08\x61\x66ter_id\x18\x02 \x01(\x03\x12$\n\x10limit_per_author\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xf4\x03(\x00\"O\n\x17ListRecentPostsResponse\x12\x34\n\x07\x61uthors\x18\x01 \x03(\x0b\x32#.feedmesh.post.v1.AuthorRecentPosts\"G\n\x11\x41uthorRecentPosts\x12\x11\n\tauthor_id\x18\x01 \x01(\x03\x12\x10\n\x08post_ids\x18\x02 \x03(\x03\x12\r\n\x05\x66loor\x18\x03 \x01(\x03\"N\n\x12ImportPostsRequest\x12\x38\n\x05posts\x18\x01 \x03(\x0b\x32\x1e.feedmesh.post.v1.ImportedPostB\t\xbaH\x06\x92\x01\x03\x10\xd0\x0f\"a\n\x0cImportedPost\x12\x1a\n\tauthor_id\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00\x12\x19\n\x07\x63\x61ption\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x98\x11\x12\x1a\n\x08hashtags\x18\x03 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10\x1e\"\'\n\x13ImportPostsResponse\x12\x10\n\x08post_ids\x18\x01 \x03(\x03\x32\xc1\x02\n\x13PostInternalService\x12\x62\n\rBatchGetPosts\x12&.feedmesh.post.v1.BatchGetPostsRequest\x1a\'.feedmesh.post.v1.BatchGetPostsResponse\"\x00\x12h\n\x0fListRecentPosts\x12(.feedmesh.post.v1.ListRecentPostsRequest\x1a).feedmesh.post.v1.ListRecentPostsResponse\"\x00\x12\\\n\x0bImportPosts\x12$.feedmesh.post.v1.ImportPostsRequest\x1a%.feedmesh.post.v1.ImportPostsResponse\"\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,feedmesh/post/v1/post_internal_service.proto\x12\x10\x66\x65\x65\x64mesh.post.v1\x1a\x1b\x62uf/validate/validate.proto\"3\n\x14\x42\x61tchGetPostsRequest\x12\x1b\n\x08post_ids\x18\x01 \x03(\x03\x42\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\"8\n\x15\x42\x61tchGetPostsResponse\x12\x10\n\x08post_ids\x18\x01 \x03(\x03\x12\r\n\x05\x63\x61rds\x18\x02 \x03(\x0c\"\x8b\x01\n\x16ListRecentPostsRequest\x12\x1d\n\nauthor_ids\x18\x01 \x03(\x03\x42\t\xbaH\x06\x92\x01\x03\x10\x90N\x12\x10\n\x08\x61\x66ter_id\x18\x02 \x01(\x03\x12$\n\x10limit_per_author\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xf4\x03(\x00\x12\x1a\n\tbefore_id\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"O\n\x17ListRecentPostsResponse\x12\x34\n\x07\x61uthors\x18\x01 \x03(\x0b\x32#.feedmesh.post.v1.AuthorRecentPosts\"G\n\x11\x41uthorRecentPosts\x12\x11\n\tauthor_id\x18\x01 \x01(\x03\x12\x10\n\x08post_ids\x18\x02 \x03(\x03\x12\r\n\x05\x66loor\x18\x03 \x01(\x03\"N\n\x12ImportPostsRequest\x12\x38\n\x05posts\x18\x01 \x03(\x0b\x32\x1e.feedmesh.post.v1.ImportedPostB\t\xbaH\x06\x92\x01\x03\x10\xd0\x0f\"a\n\x0cImportedPost\x12\x1a\n\tauthor_id\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00\x12\x19\n\x07\x63\x61ption\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x98\x11\x12\x1a\n\x08hashtags\x18\x03 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10\x1e\"\'\n\x13ImportPostsResponse\x12\x10\n\x08post_ids\x18\x01 \x03(\x03\x32\xc1\x02\n\x13PostInternalService\x12\x62\n\rBatchGetPosts\x12&.feedmesh.post.v1.BatchGetPostsRequest\x1a\'.feedmesh.post.v1.BatchGetPostsResponse\"\x00\x12h\n\x0fListRecentPosts\x12(.feedmesh.post.v1.ListRecentPostsRequest\x1a).feedmesh.post.v1.ListRecentPostsResponse\"\x00\x12\\\n\x0bImportPosts\x12$.feedmesh.post.v1.ImportPostsRequest\x1a%.feedmesh.post.v1.ImportPostsResponse\"\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,6 +38,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTRECENTPOSTSREQUEST'].fields_by_name['author_ids']._serialized_options = b'\272H\006\222\001\003\020\220N'
   _globals['_LISTRECENTPOSTSREQUEST'].fields_by_name['limit_per_author']._loaded_options = None
   _globals['_LISTRECENTPOSTSREQUEST'].fields_by_name['limit_per_author']._serialized_options = b'\272H\007\032\005\030\364\003(\000'
+  _globals['_LISTRECENTPOSTSREQUEST'].fields_by_name['before_id']._loaded_options = None
+  _globals['_LISTRECENTPOSTSREQUEST'].fields_by_name['before_id']._serialized_options = b'\272H\004\"\002(\000'
   _globals['_IMPORTPOSTSREQUEST'].fields_by_name['posts']._loaded_options = None
   _globals['_IMPORTPOSTSREQUEST'].fields_by_name['posts']._serialized_options = b'\272H\006\222\001\003\020\320\017'
   _globals['_IMPORTEDPOST'].fields_by_name['author_id']._loaded_options = None
@@ -50,18 +52,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BATCHGETPOSTSREQUEST']._serialized_end=146
   _globals['_BATCHGETPOSTSRESPONSE']._serialized_start=148
   _globals['_BATCHGETPOSTSRESPONSE']._serialized_end=204
-  _globals['_LISTRECENTPOSTSREQUEST']._serialized_start=206
-  _globals['_LISTRECENTPOSTSREQUEST']._serialized_end=317
-  _globals['_LISTRECENTPOSTSRESPONSE']._serialized_start=319
-  _globals['_LISTRECENTPOSTSRESPONSE']._serialized_end=398
-  _globals['_AUTHORRECENTPOSTS']._serialized_start=400
-  _globals['_AUTHORRECENTPOSTS']._serialized_end=471
-  _globals['_IMPORTPOSTSREQUEST']._serialized_start=473
-  _globals['_IMPORTPOSTSREQUEST']._serialized_end=551
-  _globals['_IMPORTEDPOST']._serialized_start=553
-  _globals['_IMPORTEDPOST']._serialized_end=650
-  _globals['_IMPORTPOSTSRESPONSE']._serialized_start=652
-  _globals['_IMPORTPOSTSRESPONSE']._serialized_end=691
-  _globals['_POSTINTERNALSERVICE']._serialized_start=694
-  _globals['_POSTINTERNALSERVICE']._serialized_end=1015
+  _globals['_LISTRECENTPOSTSREQUEST']._serialized_start=207
+  _globals['_LISTRECENTPOSTSREQUEST']._serialized_end=346
+  _globals['_LISTRECENTPOSTSRESPONSE']._serialized_start=348
+  _globals['_LISTRECENTPOSTSRESPONSE']._serialized_end=427
+  _globals['_AUTHORRECENTPOSTS']._serialized_start=429
+  _globals['_AUTHORRECENTPOSTS']._serialized_end=500
+  _globals['_IMPORTPOSTSREQUEST']._serialized_start=502
+  _globals['_IMPORTPOSTSREQUEST']._serialized_end=580
+  _globals['_IMPORTEDPOST']._serialized_start=582
+  _globals['_IMPORTEDPOST']._serialized_end=679
+  _globals['_IMPORTPOSTSRESPONSE']._serialized_start=681
+  _globals['_IMPORTPOSTSRESPONSE']._serialized_end=720
+  _globals['_POSTINTERNALSERVICE']._serialized_start=723
+  _globals['_POSTINTERNALSERVICE']._serialized_end=1044
 # @@protoc_insertion_point(module_scope)

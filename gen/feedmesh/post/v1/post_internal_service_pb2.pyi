@@ -77,10 +77,13 @@ class ListRecentPostsRequest(message.Message):
     AUTHOR_IDS_FIELD_NUMBER: builtins.int
     AFTER_ID_FIELD_NUMBER: builtins.int
     LIMIT_PER_AUTHOR_FIELD_NUMBER: builtins.int
+    BEFORE_ID_FIELD_NUMBER: builtins.int
     after_id: builtins.int
     """Only ids above this one."""
     limit_per_author: builtins.int
     """Most ids per author, 1-500; 0 means 500."""
+    before_id: builtins.int
+    """Only ids below this one; 0 means no bound."""
     @builtins.property
     def author_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
         """Up to 10,000 authors."""
@@ -91,10 +94,11 @@ class ListRecentPostsRequest(message.Message):
         author_ids: abc.Iterable[builtins.int] | None = ...,
         after_id: builtins.int = ...,
         limit_per_author: builtins.int = ...,
+        before_id: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["after_id", b"after_id", "author_ids", b"author_ids", "limit_per_author", b"limit_per_author"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["after_id", b"after_id", "author_ids", b"author_ids", "before_id", b"before_id", "limit_per_author", b"limit_per_author"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -132,7 +136,7 @@ class AuthorRecentPosts(message.Message):
     author_id: builtins.int
     """The author."""
     floor: builtins.int
-    """Every id of the author above this one is in post_ids."""
+    """Every id of the author above this one, and below before_id where there is one, is in post_ids."""
     @builtins.property
     def post_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
         """Strictly descending."""

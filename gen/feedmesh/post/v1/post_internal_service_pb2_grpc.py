@@ -66,8 +66,8 @@ class PostInternalServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListRecentPosts(self, request, context):
-        """ListRecentPosts returns each author's newest post ids, deleted ones included, from the rows, and fills the
-        `author_posts:{a}` timelines that were cold on the way.
+        """ListRecentPosts returns each author's newest post ids from the rows, deleted ones left out. Without before_id it
+        also fills the `author_posts:{a}` timelines that were cold; with one it answers what lies below their floors.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

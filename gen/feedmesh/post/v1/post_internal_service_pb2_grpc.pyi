@@ -21,8 +21,8 @@ class PostInternalServiceStub:
     BatchGetPosts: _aio.UnaryUnaryMultiCallable[_post_internal_service_pb2.BatchGetPostsRequest, _post_internal_service_pb2.BatchGetPostsResponse]
     """BatchGetPosts fills `card:{p}` for the given ids from rows and returns the card records. Unknown ids get no entry."""
     ListRecentPosts: _aio.UnaryUnaryMultiCallable[_post_internal_service_pb2.ListRecentPostsRequest, _post_internal_service_pb2.ListRecentPostsResponse]
-    """ListRecentPosts returns each author's newest post ids, deleted ones included, from the rows, and fills the
-    `author_posts:{a}` timelines that were cold on the way.
+    """ListRecentPosts returns each author's newest post ids from the rows, deleted ones left out. Without before_id it
+    also fills the `author_posts:{a}` timelines that were cold; with one it answers what lies below their floors.
     """
     ImportPosts: _aio.UnaryUnaryMultiCallable[_post_internal_service_pb2.ImportPostsRequest, _post_internal_service_pb2.ImportPostsResponse]
     """ImportPosts creates many posts at once through the same flow as CreatePost: for loading worlds."""
@@ -46,8 +46,8 @@ class PostInternalServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _post_internal_service_pb2.ListRecentPostsRequest,
         context: _aio.ServicerContext[_post_internal_service_pb2.ListRecentPostsRequest, _abc.Awaitable[_post_internal_service_pb2.ListRecentPostsResponse]],
     ) -> _abc.Awaitable[_post_internal_service_pb2.ListRecentPostsResponse]:
-        """ListRecentPosts returns each author's newest post ids, deleted ones included, from the rows, and fills the
-        `author_posts:{a}` timelines that were cold on the way.
+        """ListRecentPosts returns each author's newest post ids from the rows, deleted ones left out. Without before_id it
+        also fills the `author_posts:{a}` timelines that were cold; with one it answers what lies below their floors.
         """
 
     @_abc_1.abstractmethod

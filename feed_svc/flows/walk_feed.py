@@ -1,0 +1,78 @@
+"""From a position in a feed downwards, newest first: the list, pulled authors beside it, then below its floor.
+
+Below the floor of the list every followee is read, from `author_posts` and, below the floors of those, from the store:
+whatever is not in the list is found there (rules 1 and 8). Nothing is kept between pages but the position.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from feed_svc.flows.open_home import OpenedHome
+from feed_svc.model import Degraded, Slate, Stretch
+from feed_svc.ports import AuthorPosts, Shelf
+from feed_svc.stages.candidates import before, with_pulled
+from feed_svc.stages.slate import SPARE, fill_slate
+from feed_svc.stages.walk import walk_down
+from foundation.model.ids import MAX_ID
+
+MAX_STRETCHES = 8
+"""Bound on what one page reads when most of it is hidden; the rest is for the next page."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WalkFeed:
+    """Stateless: a page needs nothing of the pages above it, and reads nothing of what they showed."""
+
+    author_posts: AuthorPosts
+    shelf: Shelf
+    timeout_s: float
+
+    async def __call__(
+        self, viewer_id: int, home: OpenedHome, *, before_id: int, limit: int, shown: Collection[int] = ()
+    ) -> tuple[Slate, int]:
+        """Up to *limit* posts below *before_id* (0: from the newest) without *shown*, and where the next page begins.
+
+        0 is the end: 7 days back. Where a followee could not be read the page ends, says FEED_PARTIAL, and the next one
+        tries again from there.
+        """
+        slate = Slate(posts=[])
+        begin = before_id or MAX_ID
+        for _ in range(MAX_STRETCHES):
+            wanted = limit - len(slate.posts)
+            if wanted <= 0 and not home.holds_all_below(begin):
+                return slate, begin
+            stretch = await self._stretch(viewer_id, home, begin, wanted + SPARE)
+            ids = [post_id for post_id in stretch.ids if post_id not in shown] if shown else stretch.ids
+            part = await fill_slate(self.shelf, viewer_id, home.viewer, ids, wanted)
+            slate = slate.followed_by(part)
+            if stretch.missing:
+                slate.reasons.add(Degraded.FEED_PARTIAL)
+            if part.examined < len(ids):
+                return slate, ids[part.examined] + 1
+            if stretch.missing:
+                return slate, stretch.floor + 1
+            if stretch.floor <= home.oldest_id:
+                return slate, 0
+            begin = stretch.floor + 1
+        return slate, begin
+
+    async def _stretch(self, viewer_id: int, home: OpenedHome, begin: int, wanted: int) -> Stretch:
+        if begin - 1 <= home.floor:
+            everyone = [viewer_id, *home.viewer.follows]
+            return await self._walk(everyone, begin, home.oldest_id, wanted)
+        listed = Stretch(before(home.ids, begin), max(home.floor, home.oldest_id))
+        if not home.viewer.pulled:
+            return listed
+        return with_pulled(listed, await self._walk([*home.viewer.pulled], begin, listed.floor, wanted))
+
+    async def _walk(self, author_ids: Sequence[int], begin: int, oldest_id: int, wanted: int) -> Stretch:
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                return await walk_down(
+                    self.author_posts, author_ids, before_id=begin, after_id=oldest_id, wanted=wanted
+                )
+        except TimeoutError:
+            return Stretch((), begin - 1, missing=True)

@@ -216,8 +216,9 @@ async def _redis(address: str) -> Finding:
     from foundation.runtime.mesh import MeshSettings
 
     try:
-        client = await connect(MeshSettings(redis=address).redis_addresses(), timeout_s=2.0)
-    except ValueError as fault:
+        where = MeshSettings(redis=address).redis_address()
+        client = await connect(where.nodes, access=where.access, timeout_s=2.0)
+    except (OSError, ValueError) as fault:
         return _fault("Redis", str(fault), "--redis host:port,…")
     except DomainError as failure:
         return _fault("Redis", failure.message, "check the address, and that it runs in cluster mode")

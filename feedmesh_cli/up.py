@@ -50,7 +50,7 @@ class Started:
             "status": f"{mesh.status}/status",
             "metrics": f"{mesh.status}/metrics",
             "envoy_admin": f"http://{mesh.envoy_admin}",
-            "redis": mesh.redis,
+            "redis": without_password(mesh.redis),
             "engines": {name: without_password(url) for name, url in mesh.engines.items()},
             "services": dict(mesh.services),
             "pids": {name: process.pid for name, process in mesh.processes.items()},
@@ -75,7 +75,7 @@ class Started:
             f"  REST, gRPC, gRPC-web  {mesh.edge}",
             f"  metrics, status       {mesh.status}/metrics   {mesh.status}/status",
             f"  Envoy's admin page    http://{mesh.envoy_admin}",
-            f"  Valkey                {mesh.redis}",
+            f"  Valkey                {without_password(mesh.redis)}",
             *(f"  {name.capitalize():<21} {without_password(url)}" for name, url in mesh.engines.items()),
             f"  logs                  {mesh.data}/logs",
             "",
@@ -201,9 +201,9 @@ def temporary_directory() -> Path:
 
 def without_password(url: str) -> str:
     """The URL as it may be shown."""
-    scheme, _, rest = url.partition("://")
+    scheme, mark, rest = url.rpartition("://")
     login, at, place = rest.rpartition("@")
-    return f"{scheme}://{login.partition(':')[0]}{at}{place}"
+    return f"{scheme}{mark}{login.partition(':')[0]}{at}{place}"
 
 
 def _report(text: str) -> None:

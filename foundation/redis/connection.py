@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import hiredis
@@ -41,9 +42,11 @@ class Connection(asyncio.Protocol):
     somebody else's.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, name: str, lost: Callable[[], None]) -> None:
         self._loop = loop
         self._name = name
+        self._lost = lost
+        """Called when the connection is gone, by whoever's doing."""
         self._reader = hiredis.Reader()
         self._pending: deque[Batch] = deque()
         self._out: list[bytes] = []
@@ -75,6 +78,7 @@ class Connection(asyncio.Protocol):
         for batch in pending:
             if not batch.future.done():
                 batch.future.set_result(self._silent("lost its connection"))
+        self._lost()
 
     def send(self, packed: bytes, count: int, deadline: float) -> asyncio.Future[Outcome]:
         """Write *count* packed commands to a usable connection; the future brings as many replies, or Unavailable.

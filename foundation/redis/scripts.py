@@ -15,21 +15,36 @@ Argument = str | bytes | int
 
 @dataclass(slots=True, frozen=True)
 class Script:
-    """A script and the name that the server knows it by."""
+    """A script and the names that the server knows it by. Made by make_script."""
 
     name: str
     source: bytes
     sha: str
+    """Its name for many items with keys of several slots."""
+    alone_sha: str
+    """Its name for one item whose key is declared: without the flags, which servers before Redis 7 cannot read."""
 
     def on(self, item: tuple[Argument, ...], common: tuple[Argument, ...] = ()) -> tuple[Argument, ...]:
         """The command that runs it on one *item*, its key declared: it is routed, redirected and pipelined as any.
 
         Its reply is a list of one status.
         """
-        return ("EVALSHA", self.sha, 1, item[0], len(common), *common, *item)
+        return ("EVALSHA", self.alone_sha, 1, item[0], len(common), *common, *item)
 
 
-_loaded: dict[str, Script] = {}
+_sources: dict[str, bytes] = {}
+
+
+def make_script(name: str, source: bytes) -> Script:
+    """The script of that *source*, which begins with its flags."""
+    flags, _, body = source.partition(b"\n")
+    if not flags.startswith(b"#!lua "):
+        raise ValueError(f"script {name} does not begin with its flags")
+    alone = b"\n" + body  # errors name the same lines
+    script = Script(name, source, _sha(source), _sha(alone))
+    _sources[script.sha] = source
+    _sources[script.alone_sha] = alone
+    return script
 
 
 def load_script(package: str, name: str, *, library: str = "") -> Script:
@@ -39,11 +54,13 @@ def load_script(package: str, name: str, *, library: str = "") -> Script:
     if library:
         flags, _, body = source.partition(b"\n")
         source = b"\n".join((flags, folder.joinpath(f"{library}.lua").read_bytes(), body))
-    script = Script(name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
-    _loaded[script.sha] = script
-    return script
+    return make_script(name, source)
 
 
-def loaded_script(sha: str) -> Script | None:
-    """The script of that name, if this process loaded it: a server that restarted has forgotten them all."""
-    return _loaded.get(sha)
+def source_of(sha: str) -> bytes | None:
+    """The source of that name, if this process made it: a server that restarted has forgotten them all."""
+    return _sources.get(sha)
+
+
+def _sha(source: bytes) -> str:
+    return hashlib.sha1(source, usedforsecurity=False).hexdigest()

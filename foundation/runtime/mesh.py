@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from foundation.model.clock import Clock
+from foundation.redis.address import RedisAddress
+from foundation.redis.client import ScriptMode
 from foundation.rpc.auth import Authenticator
 from foundation.rpc.server import ServerSettings
 
@@ -15,7 +17,9 @@ class MeshSettings:
     """Addresses and keys. In the environment each is FEEDMESH_ and its name in capitals."""
 
     redis: str = "127.0.0.1:7000"
-    """Nodes of the Valkey or Redis cluster: host:port, separated by commas; one is enough."""
+    """The Valkey or Redis cluster: host:port[,host:port…] or redis[s]://[user:password@]host:port[,…][?ca=…]."""
+    redis_scripts: ScriptMode = "auto"
+    """How scripts run over many keys: cross-slot, single for servers that refuse that, or what each node takes."""
     log_url: str = "sqlite:///log.db"
     """The event log: a database, or kafka://[user:password@]host:port[,host:port…][?security=…&ca=…]."""
     jwks_path: str = "jwks.json"
@@ -57,12 +61,6 @@ class MeshSettings:
             self.jwks_path, issuer=self.issuer, audience=self.audience, internal_key=self.internal_key, clock=clock
         )
 
-    def redis_addresses(self) -> list[tuple[str, int]]:
-        """(host, port) of each node named. Raises ValueError."""
-        addresses = []
-        for part in self.redis.split(","):
-            host, colon, port = part.strip().rpartition(":")
-            if not colon or not port.isdigit():
-                raise ValueError(f"redis address {part!r} is not host:port")
-            addresses.append((host, int(port)))
-        return addresses
+    def redis_address(self) -> RedisAddress:
+        """Its nodes and the way in. Raises ValueError."""
+        return RedisAddress.parse(self.redis)

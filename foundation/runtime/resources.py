@@ -20,7 +20,8 @@ def open_redis(mesh: MeshSettings) -> AbstractAsyncContextManager[RedisCluster]:
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[RedisCluster]:
-        redis = await connect(mesh.redis_addresses())
+        address = mesh.redis_address()
+        redis = await connect(address.nodes, access=address.access, scripts=mesh.redis_scripts)
         try:
             yield redis
         finally:

@@ -21,13 +21,14 @@ from hypothesis import strategies as st
 from feedmesh_cli.failures import CliError
 from feedmesh_cli.valkey import ValkeyServer
 from foundation.errors import Internal, Unavailable
-from foundation.redis.client import MAX_ITEMS_PER_CALL, RedisCluster, connect, slot_of_key
+from foundation.redis.address import OPEN, Access
+from foundation.redis.client import MAX_ITEMS_PER_CALL, RedisCluster, ScriptMode, connect, slot_of_key
 from foundation.redis.scripts import load_script
 from foundation.redis.versioned import set_if_newer
 from foundation.timeline.port import Pushed, Timeline
 from foundation.timeline.redis import FEED, RedisTimelines, timeline_key
 from tests.kit.eventually import eventually
-from tests.kit.valkey import ValkeyCluster, Valkeys, ask, free_port
+from tests.kit.valkey import MODES, ValkeyCluster, Valkeys, ask, free_port
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
@@ -42,8 +43,14 @@ def run_on_loop(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any,
 
 
 @asynccontextmanager
-async def connected(addresses: Sequence[tuple[str, int]], timeout_s: float) -> AsyncIterator[RedisCluster]:
-    redis = await connect(addresses, timeout_s=timeout_s)
+async def connected(
+    addresses: Sequence[tuple[str, int]],
+    timeout_s: float,
+    *,
+    access: Access = OPEN,
+    scripts: ScriptMode = "auto",
+) -> AsyncIterator[RedisCluster]:
+    redis = await connect(addresses, access=access, scripts=scripts, timeout_s=timeout_s)
     try:
         yield redis
     finally:
@@ -51,8 +58,13 @@ async def connected(addresses: Sequence[tuple[str, int]], timeout_s: float) -> A
 
 
 @pytest.fixture
-async def client(valkey_cluster: ValkeyCluster) -> AsyncIterator[RedisCluster]:
-    async with connected(valkey_cluster.addresses, 0.5) as redis:
+def redis(every_redis: RedisCluster) -> RedisCluster:
+    return every_redis
+
+
+@pytest.fixture(params=MODES)
+async def client(request: pytest.FixtureRequest, valkey_cluster: ValkeyCluster) -> AsyncIterator[RedisCluster]:
+    async with connected(valkey_cluster.addresses, 0.5, scripts=request.param) as redis:
         yield redis
 
 

@@ -1,4 +1,7 @@
-"""The contract of timelines (foundation.timeline.port), over a real Valkey; its laws are in test_timeline_model.py."""
+"""The contract of timelines (foundation.timeline.port), over every server in both modes of running scripts.
+
+Their laws are in test_timeline_model.py.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,11 @@ from foundation.timeline.redis import DELIVERIES_PER_CALL, FEED, RedisTimelines,
 from tests.kit.valkey import ValkeyCluster, ask
 
 ANA, BO = 11, 12
+
+
+@pytest.fixture
+def redis(every_redis: RedisCluster) -> RedisCluster:
+    return every_redis
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
-"""Real Valkeys for tests: one per run, emptied for each test, and clusters whose nodes may die."""
+"""Real Valkeys for tests: one per run, emptied for each test, and clusters whose nodes may die; Debian's Redis too."""
 
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -12,14 +13,18 @@ from typing import Any, TypeVar
 import hiredis
 import pytest
 
+from feedmesh_cli.children import Child, start_child
 from feedmesh_cli.failures import CliError
 from feedmesh_cli.ports import free_ports
 from feedmesh_cli.valkey import ValkeyServer
-from foundation.redis.client import RedisCluster, connect
+from foundation.redis.client import RedisCluster, ScriptMode, connect
 from tests.kit.eventually import eventually
 
 T = TypeVar("T")
 TRIES = 5
+MODES: tuple[ScriptMode, ...] = ("cross-slot", "single")
+SERVERS = {"valkey": "valkey", "redis-server": "redis_server"}
+"""What the suites of Redis run over, and the fixture of its port."""
 
 
 def free_port() -> int:
@@ -60,12 +65,13 @@ class Valkeys:
 class ValkeyCluster:
     """Nodes with equal shares of the slots, in the order of *ports*."""
 
-    def __init__(self, valkeys: Valkeys, directory: Path, nodes: int) -> None:
+    def __init__(self, valkeys: Valkeys, directory: Path, nodes: int, *, binary: Path | None = None) -> None:
         self._valkeys = valkeys
         self._directory = directory
+        self._binary = binary
         for chance in range(TRIES):
             self.ports = [free_port() for _ in range(nodes)]
-            self._servers = [ValkeyServer() for _ in range(nodes)]
+            self._servers = [ValkeyServer(binary) for _ in range(nodes)]
             try:
                 valkeys.call(self._start(*range(nodes)))
                 break
@@ -86,7 +92,7 @@ class ValkeyCluster:
 
     def revive(self, place: int) -> None:
         """The node is back, empty."""
-        self._servers[place] = ValkeyServer()
+        self._servers[place] = ValkeyServer(self._binary)
         self._valkeys.call(self._start(place))
 
     def stop(self) -> None:
@@ -131,6 +137,28 @@ def valkey(valkeys: Valkeys, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     cluster = ValkeyCluster(valkeys, tmp_path_factory.mktemp("valkey"), 1)
     yield cluster.ports[0]
     cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_server(valkeys: Valkeys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of the run's Redis, as `valkey`; skips where the machine has none."""
+    binary = shutil.which("redis-server")
+    if binary is None:
+        pytest.skip("no redis-server on this machine: apt-get install redis-server")
+    cluster = ValkeyCluster(valkeys, tmp_path_factory.mktemp("redis"), 1, binary=Path(binary))
+    yield cluster.ports[0]
+    cluster.stop()
+
+
+@pytest.fixture(params=[(server, mode) for server in SERVERS for mode in MODES], ids=lambda one: " ".join(one))
+async def every_redis(request: pytest.FixtureRequest) -> AsyncIterator[RedisCluster]:
+    """A client of each server that we run on, in each way to run scripts, empty."""
+    server, mode = request.param
+    port = request.getfixturevalue(SERVERS[server])
+    client = await connect([("127.0.0.1", port)], scripts=mode, timeout_s=1.0)
+    await client.flush_all()
+    yield client
+    await client.close()
 
 
 @pytest.fixture

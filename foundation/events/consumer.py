@@ -8,6 +8,7 @@ handler fail otherwise is tried three times by itself and then goes to the dead 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -31,6 +32,8 @@ Burial = Callable[[Record, Envelope], Awaitable[None]]
 
 WAIT_S = 1.0
 TRIES = 3
+RECENT_S = 60
+"""How much of what took effect is done again after repeat_recent."""
 BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 STOP_WITHIN_S = 3.0
 
@@ -62,6 +65,9 @@ class Consumer:
         self._max_records = max_records
         self._stopping = asyncio.Event()
         self._polling = False
+        self._recent: deque[tuple[float, int]] = deque()
+        """Second in which records took effect, and when the oldest of them was appended; RECENT_S of it."""
+        self._repeat_from_ms: int | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Consumer]:
@@ -89,6 +95,18 @@ class Consumer:
                 consuming.cancel()
                 await asyncio.gather(consuming, return_exceptions=True)
 
+    def repeat_recent(self) -> None:
+        """Have all that took effect in the last RECENT_S done again, once the batch in hand is done: it may be lost.
+
+        What waited in the log for longer before it took effect is among it. Of what another process handled before its
+        partitions came here, as much as was appended in that time.
+        """
+        self._forget_old()
+        oldest_ms = min(
+            [self._clock.now_ms() - RECENT_S * 1_000, *(appended_ms for _, appended_ms in self._recent)],
+        )
+        self._repeat_from_ms = oldest_ms if self._repeat_from_ms is None else min(oldest_ms, self._repeat_from_ms)
+
     async def drained(self) -> bool:
         """Whether every record of its topics is committed."""
         return await self._log.lag(self._group, self._topics) == 0
@@ -101,6 +119,7 @@ class Consumer:
                     # What was polled and not finished, here or by another consumer of this process, comes again.
                     await self._log.rewind(self._group, self._topics)
                     behind = False
+                await self._take_back()
                 records = await self._poll()
                 if records:
                     await self._process(records)
@@ -120,6 +139,30 @@ class Consumer:
             behind = True
             await self._pause(BACKOFF_S[-1])
 
+    async def _take_back(self) -> None:
+        from_ms = self._repeat_from_ms
+        if from_ms is None:
+            return
+        await self._log.rewind_to(self._group, self._topics, from_ms)
+        if self._repeat_from_ms == from_ms:  # nobody asked for more meanwhile
+            self._repeat_from_ms = None
+        logger.warning("repeating", group=self._group, from_ms=from_ms)
+
+    def _note_effect(self, records: Sequence[Record]) -> None:
+        self._forget_old()
+        oldest_ms = min(record.timestamp_ms for record in records)
+        second = float(int(self._clock.monotonic()))
+        if self._recent and self._recent[-1][0] == second:
+            oldest_ms = min(oldest_ms, self._recent.pop()[1])
+        self._recent.append((second, oldest_ms))
+        if self._repeat_from_ms is not None:
+            # This batch was in hand: part of it may have taken effect before the loss.
+            self._repeat_from_ms = min(oldest_ms, self._repeat_from_ms)
+
+    def _forget_old(self) -> None:
+        while self._recent and self._recent[0][0] < self._clock.monotonic() - RECENT_S - 1:
+            self._recent.popleft()
+
     async def _poll(self) -> Sequence[Record]:
         self._polling = True
         try:
@@ -131,17 +174,22 @@ class Consumer:
         """Handle *records* when due; commit each lot after its effect: a crash repeats it and loses nothing."""
         waiting = sorted(records, key=due_ms) if any(map(due_ms, records)) else records
         while waiting:
-            await self._until(due_ms(waiting[0]))
+            if not await self._until(due_ms(waiting[0])):
+                return
             now_ms = self._clock.now_ms()
             ready = [record for record in waiting if due_ms(record) <= now_ms]
             waiting = waiting[len(ready) :]
             await self._process_now(ready)
 
-    async def _until(self, ms: int) -> None:
+    async def _until(self, ms: int) -> bool:
+        """Whether it is *ms* now; else what took effect shall be repeated first, and what is in hand comes again."""
         while (left_ms := ms - self._clock.now_ms()) > 0:
-            await self._pause(left_ms / 1_000)
+            if self._repeat_from_ms is not None:
+                return False
+            await self._pause(min(left_ms / 1_000, WAIT_S))
             if self._stopping.is_set():
                 raise _Stopped
+        return True
 
     async def _process_now(self, records: Sequence[Record]) -> None:
         batch: list[tuple[Record, Envelope]] = []
@@ -152,6 +200,7 @@ class Consumer:
                 await self._bury(record, None, failure, tries=1)
         if batch:
             await self._handle_all(batch)
+            self._note_effect(records)
         await self._log.commit(self._group, records)
 
     async def _handle_all(self, batch: Batch) -> None:

@@ -190,6 +190,10 @@ class KafkaEventLog:
         wanted = {self._prefix + topic for topic in topics}
         await asyncio.gather(*(member.rewind(wanted) for member in self._members_of(group)))
 
+    async def rewind_to(self, group: str, topics: Sequence[str], timestamp_ms: int) -> None:
+        wanted = {self._prefix + topic for topic in topics}
+        await asyncio.gather(*(member.rewind_to(wanted, timestamp_ms) for member in self._members_of(group)))
+
     async def lag(self, group: str, topics: Sequence[str]) -> int:
         return await self._watermarks.lag(self._prefix + group, [self._prefix + topic for topic in topics])
 
@@ -375,6 +379,9 @@ class _Member:
     async def rewind(self, topics: set[str]) -> None:
         await self._call(lambda: self._on_rewind(topics))
 
+    async def rewind_to(self, topics: set[str], timestamp_ms: int) -> None:
+        await self._call(lambda: self._on_rewind_to(topics, timestamp_ms))
+
     async def close(self) -> None:
         if self._keeping_alive is not None:
             self._keeping_alive.cancel()
@@ -478,6 +485,35 @@ class _Member:
         # Offset 0 of a partition that has lost its oldest records is out of range: its reset is the oldest.
         self._next.update({place: self._done[place] for place in places})
         self._seek(self._consumer, places)
+
+    def _on_rewind_to(self, topics: set[str], timestamp_ms: int) -> None:
+        for _ in range(COMMIT_TRIES):
+            # Asked anew each time: a rebalance may have taken places from us, or brought some.
+            places = [place for place in self._owned if place[0] in topics]
+            if self._consumer is None or not places:
+                return
+            self._look_up(places)
+            at = [TopicPartition(topic, partition, timestamp_ms) for topic, partition in places]
+            earlier: dict[Place, int] = {}
+            for found in self._consumer.offsets_for_times(at, timeout=ANSWER_WITHIN_S):
+                if found.error is not None:
+                    raise KafkaException(found.error)
+                place = (found.topic, found.partition)
+                if 0 <= found.offset < self._done[place]:
+                    earlier[place] = found.offset
+            if not earlier:
+                self._on_rewind(topics)
+                return
+            try:
+                self._consumer.commit(offsets=_partitions(earlier), asynchronous=True)
+            except KafkaException as failure:
+                if not _is_rebalance(failure.args[0]):
+                    raise
+            # Seen by the next look-up: then nothing is left to take back.
+            self._look_up(list(earlier))
+            if any(self._done[place] > offset for place, offset in earlier.items()):
+                self._hear_of_rebalance()
+        raise KafkaException(KafkaError(KafkaError.REBALANCE_IN_PROGRESS))
 
     def _on_close(self) -> None:
         consumer, self._consumer = self._consumer, None

@@ -71,6 +71,15 @@ class EventLog(Protocol):
         """Poll again from what is committed."""
         ...
 
+    async def rewind_to(self, group: str, topics: Sequence[str], timestamp_ms: int) -> None:
+        """Durably take back what *group* committed of records appended at or after *timestamp_ms*, and poll from there.
+
+        Never forward: where less is committed, that is where polling goes on. Of *topics*, what other processes read of
+        them is left to those. Not while a batch is in hand: its commit would undo this. Raises Unavailable when the log
+        does not answer; then do it again.
+        """
+        ...
+
     async def lag(self, group: str, topics: Sequence[str]) -> int:
         """Records of *topics* not yet committed by *group*."""
         ...

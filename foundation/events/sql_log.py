@@ -26,6 +26,7 @@ from sqlalchemy import (
     func,
     insert,
     select,
+    update,
 )
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
@@ -146,6 +147,23 @@ class SqlEventLog:
         for topic in topics:
             self._positions.pop((group, topic), None)
 
+    async def rewind_to(self, group: str, topics: Sequence[str], timestamp_ms: int) -> None:
+        def work(connection: Connection) -> None:
+            for topic in topics:
+                last = connection.scalar(_last_before(topic, timestamp_ms)) or 0
+                connection.execute(
+                    update(GROUP_OFFSETS)
+                    .where(
+                        GROUP_OFFSETS.c.consumer_group == group,
+                        GROUP_OFFSETS.c.topic == topic,
+                        GROUP_OFFSETS.c.committed > last,
+                    )
+                    .values(committed=last)
+                )
+
+        await self._database.write(work)
+        await self.rewind(group, topics)
+
     async def lag(self, group: str, topics: Sequence[str]) -> int:
         def work(connection: Connection) -> int:
             behind = 0
@@ -205,6 +223,16 @@ def _records(connection: Connection, topic: str, after: int, limit: int) -> list
         Record(topic, 0, offset, key, value, timestamp_ms, json.loads(headers) if headers else {})
         for offset, key, value, timestamp_ms, headers in connection.execute(query)
     ]
+
+
+def _last_before(topic: str, timestamp_ms: int) -> Select[int]:
+    """Found from the newest record backwards: what is taken back is a minute, not the log."""
+    return (
+        select(RECORDS.c.offset)
+        .where(RECORDS.c.topic == topic, RECORDS.c.timestamp_ms < timestamp_ms)
+        .order_by(RECORDS.c.offset.desc())
+        .limit(1)
+    )
 
 
 def _committed(group: str, topic: str) -> Select[int]:

@@ -6,12 +6,14 @@ every few seconds, so that an idle process learns of a failover too.
 **Failover and restart.** Replication is asynchronous: a replica that takes over may lack the newest writes of its
 primary. Lists look whole then and are not, so whoever wrote them must write again: `on_primary_change`. A node that
 comes back empty under the same address and id is another thing: it lost everything, its lists are cold and are rebuilt
-complete by their readers, and nothing is to be written again. That holds for nodes that keep no RDB and no AOF, as ours.
+complete by their readers, and nothing is to be written again. That holds for nodes that keep no RDB and no AOF, as
+feed nodes are run.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from binascii import crc_hqx
 from collections.abc import Callable, Iterable, Sequence
@@ -205,11 +207,16 @@ class RedisCluster:
         """Have *listener* called, on the loop, after every unplanned change of a primary; returns what ends that.
 
         Then the newest writes may be lost, at most those of the seconds before (see the module): write them again.
-        It is noticed within LOOK_EVERY_S of the promotion, at once where commands fail. A planned change of primary, and
-        the end of a node that gave all its slots away, look alike and are told too; slots that move are not.
+        It is noticed within LOOK_EVERY_S of the promotion, at once where commands fail. A planned change of primary,
+        and the end of a node that gave all its slots away, look alike and are told too; slots that move are not.
         """
         self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+
+        def end() -> None:
+            with contextlib.suppress(ValueError):  # ended twice
+                self._listeners.remove(listener)
+
+        return end
 
     async def execute(self, commands: Sequence[Command], *, timeout_s: float | None = None) -> list[Any]:
         """Replies (bytes, int, list or None) in the order of *commands*, pipelined, one write per node.
@@ -264,22 +271,14 @@ class RedisCluster:
         """Run *script* once per node over its share of *items*; its answer, one value per item, in order of *items*.
 
         An item whose node failed has Unavailable in its place, one that the script refused Internal. Items that a node
-        refuses one by one, because their slots moved, are run again alone, by their declared keys; on nodes that take no
-        scripts over several slots, all are.
+        refuses one by one, because their slots moved, are run again alone, by their declared keys; on nodes that take
+        no scripts over several slots, all are.
         """
         if not items:
             return []
         deadline = self._deadline(timeout_s)
         head = ("EVALSHA", script.sha, 0, len(common), *common)
-        shares: dict[_Node, Sequence[int]] = {}
-        if self._only is not None:
-            shares[self._only] = range(len(items))
-        else:
-            slots = self._slots
-            places_of: dict[_Node, list[int]] = {}
-            for place, item in enumerate(items):
-                places_of.setdefault(slots[slot_of_key(item[0])], []).append(place)
-            shares.update(places_of)
+        shares = self._places_by_node(items)
         replies: list[Any] = [None] * len(items)
         alone: list[int] = []
         if self._scripts != "cross-slot":
@@ -309,6 +308,16 @@ class RedisCluster:
                 self._doubt()
                 replies[place] = _translated(reply)
         return replies
+
+    def _places_by_node(self, items: Sequence[ScriptItem]) -> dict[_Node, Sequence[int]]:
+        """The places of each node's items."""
+        if self._only is not None:
+            return {self._only: range(len(items))}
+        slots = self._slots
+        places_of: dict[_Node, list[int]] = {}
+        for place, item in enumerate(items):
+            places_of.setdefault(slots[slot_of_key(item[0])], []).append(place)
+        return dict(places_of)
 
     async def run_shares(
         self,

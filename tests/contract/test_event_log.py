@@ -276,6 +276,82 @@ async def test_rewind_reads_again_what_is_not_committed(log: EventLog) -> None:
     assert await poll(log) == []
 
 
+async def appended_later(log: EventLog, *numbers: int) -> int:
+    """Appends; the time, in a millisecond after all before and not after these."""
+    before_ms = SystemClock().now_ms()
+    await eventually(lambda: truth(SystemClock().now_ms() > before_ms), every_s=0.001)
+    now_ms = SystemClock().now_ms()
+    await log.append([event(n) for n in numbers])
+    return now_ms
+
+
+async def test_what_is_taken_back_comes_again_from_that_time_on(log: EventLog) -> None:
+    await log.append([event(n) for n in range(3)])
+    await log.append([event(99, PRIVACY)])
+    from_ms = await appended_later(log, 3, 4)
+    await log.commit(GROUP, await poll(log))
+    await log.commit("others", await poll(log, group="others"))
+    await log.rewind_to(GROUP, [POSTS_CREATED], from_ms)
+    assert await log.lag(GROUP, [POSTS_CREATED]) == 2
+    assert await log.lag("others", [POSTS_CREATED]) == 0
+    records = await poll(log)
+    assert numbers(records) == [3, 4]
+    # Durably: who fails in between and goes back to what is committed does not skip the rest.
+    await log.commit(GROUP, records[:1])
+    await log.rewind(GROUP, [POSTS_CREATED])
+    assert numbers(await poll(log)) == [4]
+    await log.commit(GROUP, records)
+    assert await log.lag(GROUP, [POSTS_CREATED]) == 0
+
+
+async def test_taking_back_never_goes_forward(log: EventLog) -> None:
+    await log.append([event(n) for n in range(3)])
+    records = await poll(log)
+    await log.commit(GROUP, records[:1])
+    from_ms = await appended_later(log, 3)
+    await log.rewind_to(GROUP, [POSTS_CREATED], from_ms)
+    assert numbers(await poll(log)) == [1, 2, 3]
+    await log.rewind_to(GROUP, [POSTS_CREATED], from_ms + 3_600_000)
+    assert numbers(await poll(log)) == [1, 2, 3]
+    assert await log.lag(GROUP, [POSTS_CREATED]) == 3
+
+
+async def test_all_can_be_taken_back(log: EventLog) -> None:
+    await log.append([event(n) for n in range(3)])
+    await log.commit(GROUP, await poll(log))
+    await log.rewind_to(GROUP, [POSTS_CREATED, POSTS_DELETED], 0)
+    assert numbers(await poll(log)) == [0, 1, 2]
+
+
+async def test_who_never_polled_takes_nothing_back(log: EventLog) -> None:
+    await log.append([event(1)])
+    await log.rewind_to(GROUP, [POSTS_CREATED], 0)
+    assert numbers(await poll(log)) == [1]
+
+
+async def test_what_was_taken_back_comes_after_a_restart_too(open_log: OpenLog) -> None:
+    async with open_log() as log:
+        await log.append([event(n) for n in range(3)])
+        from_ms = await appended_later(log, 3, 4)
+        await log.commit(GROUP, await poll(log))
+        await log.rewind_to(GROUP, [POSTS_CREATED], from_ms)
+    async with open_log() as restarted:
+        assert numbers(await poll(restarted)) == [3, 4]
+
+
+@pytest.mark.partitions(3)
+async def test_each_partition_is_taken_back_by_who_reads_it(open_kafka: OpenKafka) -> None:
+    async with open_kafka() as log:
+        await log.append([event(n, key=n) for n in range(30)])
+        before_ms = SystemClock().now_ms()
+        await eventually(lambda: truth(SystemClock().now_ms() > before_ms), every_s=0.001)
+        from_ms = SystemClock().now_ms()
+        await log.append([event(n, key=n) for n in range(30, 60)])
+        await log.commit(GROUP, await poll(log))
+        await log.rewind_to(GROUP, [POSTS_CREATED], from_ms)
+        assert sorted(numbers(await poll(log))) == list(range(30, 60))
+
+
 async def test_a_commit_covers_all_before_it(log: EventLog) -> None:
     await log.append([event(n) for n in range(5)])
     records = await poll(log)

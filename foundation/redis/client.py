@@ -281,9 +281,8 @@ class RedisCluster:
         shares = self._places_by_node(items)
         replies: list[Any] = [None] * len(items)
         alone: list[int] = []
-        if self._scripts != "cross-slot":
-            for node in [node for node in shares if node.takes_many_slots is False]:
-                alone.extend(shares.pop(node))
+        for node in [node for node in shares if self._runs_singly(node)]:
+            alone.extend(shares.pop(node))
         calls: list[tuple[_Node, Sequence[int], Command]] = [
             (node, part, (*head, *chain.from_iterable([items[place] for place in part])))
             for node, places in shares.items()
@@ -309,6 +308,9 @@ class RedisCluster:
                 replies[place] = _translated(reply)
         return replies
 
+    def _runs_singly(self, node: _Node) -> bool:
+        return node.takes_many_slots is False and self._scripts != "cross-slot"
+
     def _places_by_node(self, items: Sequence[ScriptItem]) -> dict[_Node, Sequence[int]]:
         """The places of each node's items."""
         if self._only is not None:
@@ -331,14 +333,17 @@ class RedisCluster:
         """Run *script* once per node for the keys whose *slots* it serves: for work that is too much for an item each.
 
         *arguments* makes, from the places of a share in *slots*, what follows the common arguments. Each share comes
-        with the script's answer, or with Unavailable or Internal where the call failed as a whole.
+        with the script's answer, or with Unavailable or Internal where the call failed as a whole; Internal where the
+        node takes no scripts over several slots.
         """
         deadline = self._deadline(timeout_s)
         head = ("EVALSHA", script.sha, 0, len(common), *common)
-        shares = self._shares_of(slots)
+        every = self._shares_of(slots)
+        refusal = Internal("CACHE_REPLY", "the node takes no scripts over several slots")
+        told: list[tuple[Places, Any]] = [(places, refusal) for node, places in every if self._runs_singly(node)]
+        shares = [(node, places) for node, places in every if not self._runs_singly(node)]
         calls: list[tuple[_Node, Command]] = [(node, (*head, *arguments(places))) for node, places in shares]
         answers = await self._call_all(calls, script, deadline)
-        told: list[tuple[Places, Any]] = []
         for (_, places), answer in zip(shares, answers, strict=True):
             if isinstance(answer, Exception):
                 self._doubt()

@@ -29,7 +29,13 @@ class Script:
 
         Its reply is a list of one status.
         """
-        return ("EVALSHA", self.alone_sha, 1, item[0], len(common), *common, *item)
+        return self.by_key(item[0], item, common)
+
+    def by_key(
+        self, key: Argument, arguments: tuple[Argument, ...], common: tuple[Argument, ...]
+    ) -> tuple[Argument, ...]:
+        """Like on, for a script that makes its key of its *arguments*. Its reply is the script's whole answer."""
+        return ("EVALSHA", self.alone_sha, 1, key, len(common), *common, *arguments)
 
 
 _sources: dict[str, bytes] = {}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import orjson
@@ -80,7 +82,7 @@ def parse_timeline(elements: Sequence[bytes] | None, *, capacity: int = CAPACITY
     return Timeline(ids, floor)
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(frozen=True)
 class _Turn:
     """Parts of shares that are delivered together, one after the other in two arrays of one length."""
 
@@ -102,6 +104,11 @@ class _Turn:
             start = end
         return told
 
+    @cached_property
+    def share_of_pair(self) -> Mapping[tuple[int, int], int]:
+        """For the few that are delivered alone."""
+        return dict(zip(self.pairs(), self.share_of.tolist(), strict=True))
+
     def pairs(self, places: Places | None = None) -> list[tuple[int, int]]:
         """(owner, post id) of the owners at *places*, or of all."""
         owners = self.owners if places is None else self.owners[places]
@@ -109,6 +116,11 @@ class _Turn:
         return [
             (owner, self.shares[share].post_id) for owner, share in zip(owners.tolist(), share_of.tolist(), strict=True)
         ]
+
+
+def _pairs_of(refused: Sequence[bytes]) -> list[tuple[int, int]]:
+    """(owner, post id) from the end of the script's answer."""
+    return [(int(owner), int(post_id)) for post_id, owner in zip(refused[::2], refused[1::2], strict=True)]
 
 
 def _turns(shares: Sequence[Share]) -> Iterator[_Turn]:
@@ -178,29 +190,32 @@ class RedisTimelines:
             for places, answer in told:
                 if isinstance(answer, Unavailable):
                     failed += np.bincount(turn.share_of[places], minlength=len(shares))
-                elif isinstance(answer, Exception):
-                    failed += await self._push_alone(turn, turn.pairs(places), len(shares))
+                    continue
+                if isinstance(answer, Exception):
+                    pairs = turn.pairs(places)
                 else:
                     cold += answer[0]
                     unlinked += answer[1]
-                    if refused := answer[2:]:
-                        pairs = [
-                            (int(owner), int(post_id)) for post_id, owner in zip(*[iter(refused)] * 2, strict=True)
-                        ]
-                        failed += await self._push_alone(turn, pairs, len(shares))
+                    pairs = _pairs_of(answer[2:])
+                for pair, outcome in await self._deliver_alone(pairs, common):
+                    if isinstance(outcome, Exception) or outcome[2:]:
+                        failed[turn.share_of_pair[pair]] += 1
+                    else:
+                        cold += outcome[0]
+                        unlinked += outcome[1]
         return Delivered(failed=failed.tolist(), cold=cold, unlinked=unlinked)
 
-    async def _push_alone(self, turn: _Turn, pairs: Sequence[tuple[int, int]], shares: int) -> NDArray[np.int64]:
-        """By plain means what a script could not do, because slots moved or the server refuses it (rule 9).
+    async def _deliver_alone(
+        self, pairs: Sequence[tuple[int, int]], common: tuple[Argument, ...]
+    ) -> Sequence[tuple[tuple[int, int], Any]]:
+        """The script's answer for each of (owner, post id) *pairs* that it could not do together with others.
 
-        How many of each share failed.
+        Because slots moved, or the server refuses it (rule 9).
         """
-        failed = np.zeros(shares, dtype=np.int64)
-        share_of_pair = dict(zip(turn.pairs(), turn.share_of.tolist(), strict=True))
-        for pair, pushed in zip(pairs, await self.push_each(pairs), strict=True):
-            if pushed is Pushed.FAILED:
-                failed[share_of_pair[pair]] += 1
-        return failed
+        commands = [
+            _DELIVER.by_key(timeline_key(self._family, owner), (post_id, owner), common) for owner, post_id in pairs
+        ]
+        return list(zip(pairs, await self._redis.try_execute(commands, timeout_s=DELIVER_WITHIN_S), strict=True))
 
     async def begin(self, owner: int, token: str, floor: int) -> bool:
         if not _TOKEN.fullmatch(token):

@@ -24,6 +24,7 @@ from tests.kit.eventually import eventually
 
 T = TypeVar("T")
 TRIES = 5
+GOSSIP_WITHIN_S = 30.0
 MODES: tuple[ScriptMode, ...] = ("cross-slot", "single")
 SERVERS = {"valkey": "valkey", "redis-server": "redis_server"}
 """What the suites of Redis run over, and the fixture of its port."""
@@ -153,7 +154,7 @@ class ReplicatedCluster(ValkeyCluster):
         assert ask(port, "CLIENT", "KILL", "TYPE", "replica") == 1
 
     async def _replicate(self) -> None:
-        for port, primary in zip(self.replica_ports, self.ports, strict=True):
+        for port in self.replica_ports:
             directory = self._directory / str(port)
             directory.mkdir()
             command = [
@@ -164,12 +165,14 @@ class ReplicatedCluster(ValkeyCluster):
             ]  # fmt: skip
             self._replicas.append(await start_child("valkey", command, directory / "valkey.log"))
             await eventually(lambda port=port: self._hears(port))  # type: ignore[misc]
-            assert await asyncio.to_thread(ask, port, "CLUSTER", "MEET", "127.0.0.1", primary) == b"OK"
-        await eventually(self._all_met)
+            # Everybody to everybody: gossip would take its seconds.
+            for peer in (*self.ports, *self.replica_ports[: len(self._replicas) - 1]):
+                assert await asyncio.to_thread(ask, port, "CLUSTER", "MEET", "127.0.0.1", peer) == b"OK"
+        await eventually(self._all_met, timeout_s=GOSSIP_WITHIN_S)
         for port, primary in zip(self.replica_ports, self.ports, strict=True):
             primary_id = await asyncio.to_thread(ask, primary, "CLUSTER", "MYID")
             assert await asyncio.to_thread(ask, port, "CLUSTER", "REPLICATE", primary_id) == b"OK"
-        await eventually(self._all_replicate)
+        await eventually(self._all_replicate, timeout_s=GOSSIP_WITHIN_S)
 
     async def _hears(self, port: int) -> bool:
         try:

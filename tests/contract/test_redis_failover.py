@@ -7,25 +7,29 @@ import os
 import random
 import signal
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from feedmesh.events.v1.post_events_pb2 import PostCreated
 
-from fanout_worker.edge.records import FanOutRecords
-from fanout_worker.flows.fan_out_posts import FanOutPosts
+from fanout_worker.adapters.freshness_metrics import MeasuredFreshness
+from fanout_worker.edge.records import NODE_AWAY
+from fanout_worker.flows.deliver import Deliver
 from foundation.errors import Unavailable
-from foundation.events.consumer import Consumer
+from foundation.events.consumer import Batch, Consumer
 from foundation.events.envelope import encode
 from foundation.events.port import POSTS_CREATED, Event
+from foundation.events.retries import Postponed
+from foundation.events.retry_consumers import retry_consumers
 from foundation.events.sql_log import LOG_TABLES, SqlEventLog
 from foundation.model.clock import SystemClock
 from foundation.redis import client as subject
 from foundation.redis.client import RedisCluster, connect, slot_of_key
 from foundation.sql.database import open_database
-from foundation.timeline.port import Pushed, Timeline
-from foundation.timeline.redis import AUTHOR_POSTS, FEED, RedisTimelines, timeline_key
+from foundation.timeline.port import Pushed, Share, Timeline
+from foundation.timeline.redis import FEED, RedisTimelines, timeline_key
 from tests.kit.eventually import eventually
 from tests.kit.valkey import MODES, ReplicatedCluster, ValkeyCluster, ask
 
@@ -63,17 +67,6 @@ async def replicated(cluster: ReplicatedCluster, place: int) -> None:
     await eventually(equal)
 
 
-class Everyone:
-    """fanout_worker.ports.Followers: the same followers for every author."""
-
-    def __init__(self, followers: Sequence[int]) -> None:
-        self._followers = followers
-
-    async def pages(self, author_ids: Sequence[int]) -> AsyncIterator[tuple[int, Sequence[int]]]:
-        for author_id in author_ids:
-            yield author_id, self._followers
-
-
 # A replica takes over
 
 
@@ -106,7 +99,7 @@ async def test_a_promotion_is_told_and_a_restart_or_a_move_is_not(
 async def test_what_the_promoted_replica_lacks_is_pushed_again(
     replicated_cluster: ReplicatedCluster, tmp_path: Path
 ) -> None:
-    """The worker's part of rule 5, with its own consumer, flow and log."""
+    """The worker's part of rule 5, with its own consumers, delivery and log."""
     place = 2
     owners = [*owners_at(replicated_cluster, place, 20), *owners_at(replicated_cluster, 0, 20)]
     clock = SystemClock()
@@ -115,11 +108,21 @@ async def test_what_the_promoted_replica_lacks_is_pushed_again(
         open_database(f"sqlite:///{tmp_path}/log.db", LOG_TABLES) as database,
     ):
         feeds, log = RedisTimelines(redis, FEED), SqlEventLog(database, clock)
-        handle = FanOutRecords(
-            FanOutPosts(followers=Everyone(owners), feeds=feeds, author_posts=RedisTimelines(redis, AUTHOR_POSTS))
-        )
+        deliver = Deliver(feeds=feeds, freshness=MeasuredFreshness(clock))
+
+        async def handle(batch: Batch) -> Sequence[Postponed]:
+            followers = np.array(owners, dtype=np.int64)
+            failed = await deliver([Share(envelope.post_created.post_id, followers) for _, envelope in batch])
+            return [
+                Postponed(record, NODE_AWAY, counted=False)
+                for record, envelope in batch
+                if envelope.post_created.post_id in failed
+            ]
+
         consumer = Consumer(log, group=GROUP, topics=[POSTS_CREATED], handle=handle, clock=clock)
-        redis.on_primary_change(consumer.repeat_recent)
+        consumers = [consumer, *retry_consumers(log, service="fanout", handlers={GROUP: handle}, clock=clock)]
+        for one in consumers:
+            redis.on_primary_change(one.repeat_recent)
         await build(feeds, owners)
         await replicated(replicated_cluster, place)
 
@@ -140,7 +143,9 @@ async def test_what_the_promoted_replica_lacks_is_pushed_again(
                 return False
             return found == {owner: Timeline(sorted(post_ids, reverse=True), 0) for owner in owners}
 
-        async with consumer.running():
+        async with AsyncExitStack() as running:
+            for one in consumers:
+                await running.enter_async_context(one.running())
             await post(1, 2)
             await eventually(lambda: everywhere(1, 2))
             replicated_cluster.cut_off(place)

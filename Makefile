@@ -29,6 +29,10 @@ test: $(DEV_DEPS) ## Install what the tests need and run all of them (ARGS="-k n
 mutants: $(DEV_DEPS) ## Plant the bugs that matter and show which test catches each
 	$(BIN)/python tools/mutants.py
 
+.PHONY: nemesis
+nemesis: $(DEV_DEPS) ## Kill and hang every part of a cluster under load and check every feed (about 20 minutes)
+	$(BIN)/python -m pytest -m nemesis tests/nemesis $(ARGS)
+
 .PHONY: check
 check: lint types imports gen-check breaking mutants test ## Everything that CI runs
 

@@ -1,0 +1,178 @@
+"""People who post through the edge while parts of the mesh die, and what was promised to them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+import numpy as np
+from feedmesh.feed.v1 import feed_pb2
+from feedmesh.feed.v1 import feed_service_pb2 as feed_pb
+from feedmesh.post.v1 import post_service_pb2 as post_pb
+from grpc import StatusCode, aio
+
+from feedmesh_cli.failures import CliError
+from feedmesh_cli.loading import load
+from feedmesh_cli.mesh_file import Mesh, load_mesh
+from feedmesh_cli.mesh_status import inspect_mesh
+from feedmesh_cli.tokens import token_for
+from tests.kit.eventually import eventually
+from tests.kit.mesh import Client
+from tests.kit.reference import ReferenceWorld
+
+PEOPLE = 24
+FOLLOWED = 8
+WRITERS = 4
+PAUSE_S = 0.05
+UNKNOWN = (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED, StatusCode.CANCELLED, StatusCode.INTERNAL)
+"""Nobody knows whether the post was written: the same request is sent again until it is known."""
+HEALTHY_WITHIN_S = 120
+COMPLETE_WITHIN_S = 120
+
+
+@dataclass
+class History:
+    """What callers saw."""
+
+    acknowledged: int = 0
+    unknown: int = 0
+    """Attempts without an answer that says what became of them."""
+    longest_s: float = 0.0
+    """The longest that one post took to be acknowledged, repetitions included."""
+    reads: int = 0
+    failed_reads: int = 0
+    degraded_reads: int = 0
+    strange: list[str] = field(default_factory=list)
+    """Answers that must never be given."""
+
+
+class Crowd:
+    """A small network under load. Half of its people read all the time, so their timelines are warm."""
+
+    def __init__(self, mesh: Mesh, client: Client, ids: list[int], model: ReferenceWorld) -> None:
+        self.mesh = mesh
+        self.client = client
+        self.ids = ids
+        self.model = model
+
+    @classmethod
+    async def gathered(cls, mesh: Mesh) -> Crowd:
+        """In *mesh*, under names that nobody has yet."""
+        run = uuid.uuid4().hex[:8]
+        names = [f"c{run}.{place}" for place in range(PEOPLE)]
+        follows = np.array(
+            [(one, (one + step) % PEOPLE) for one in range(PEOPLE) for step in range(1, FOLLOWED + 1)], dtype=np.int64
+        )
+        await load(mesh, names, follows, [])
+        ids = [int((await token_for(mesh, name)).user_id) for name in names]
+        model = ReferenceWorld()
+        for follower, followee in follows.tolist():
+            model.follows[ids[follower]].add(ids[followee])
+        crowd = cls(mesh, Client(mesh), ids, model)
+        await crowd.client.latest_of_all(ids[::2])
+        return crowd
+
+    @asynccontextmanager
+    async def busy(self) -> AsyncIterator[History]:
+        """People post and read until the block ends; then every post's fate becomes known."""
+        history = History()
+        stop = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            for writer in range(WRITERS):
+                tasks.create_task(self._write(writer, history, stop))
+            tasks.create_task(self._read(history, stop))
+            try:
+                yield history
+            finally:
+                stop.set()
+
+    async def _write(self, writer: int, history: History, stop: asyncio.Event) -> None:
+        mine = self.ids[writer::WRITERS]
+        n = 0
+        while not stop.is_set():
+            author = mine[n % len(mine)]
+            n += 1
+            request = post_pb.CreatePostRequest(caption=f"{writer}.{n}", request_id=str(uuid.uuid4()))
+            began = time.monotonic()
+            post_id = await self._certainly(author, request, history)
+            history.longest_s = max(history.longest_s, time.monotonic() - began)
+            history.acknowledged += 1
+            self.model.post(author, post_id, request.caption)
+            await asyncio.sleep(PAUSE_S)
+
+    async def _certainly(self, author: int, request: post_pb.CreatePostRequest, history: History) -> int:
+        async with asyncio.timeout(HEALTHY_WITHIN_S):
+            while True:
+                try:
+                    metadata = self.client.as_user(author)
+                    return (await self.client.posts.CreatePost(request, metadata=metadata, timeout=2)).post_id
+                except aio.AioRpcError as failure:
+                    if failure.code() not in UNKNOWN:
+                        raise
+                    history.unknown += 1
+                    await asyncio.sleep(0.2)
+
+    async def _read(self, history: History, stop: asyncio.Event) -> None:
+        n = 0
+        while not stop.is_set():
+            viewer = self.ids[::2][n % (len(self.ids) // 2)]
+            n += 1
+            history.reads += 1
+            try:
+                request = feed_pb.GetFeedRequest(limit=20, mode=feed_pb2.FeedMode.ValueType(1 + n % 2))
+                page = await self.client.feed.GetFeed(request, metadata=self.client.as_user(viewer), timeout=2)
+                history.degraded_reads += page.quality == feed_pb2.DEGRADED
+                shown = [post.post_id for post in page.posts]
+                authors = {post.author.user_id for post in page.posts}
+                if len(set(shown)) != len(shown):
+                    history.strange.append(f"{viewer} was shown a post twice on one page")
+                if not authors <= {viewer, *self.model.follows[viewer]}:
+                    history.strange.append(f"{viewer} was shown somebody they do not follow")
+            except aio.AioRpcError:
+                history.failed_reads += 1
+            await asyncio.sleep(PAUSE_S)
+
+    async def healthy(self) -> float:
+        """Wait until every part runs; how long that took."""
+        began = time.monotonic()
+
+        async def well() -> bool:
+            mesh = load_mesh(self.mesh.directory)
+            assert mesh is not None, "the mesh has given up"
+            with suppress(CliError):
+                return (await inspect_mesh(mesh)).healthy
+            return False
+
+        await eventually(well, timeout_s=HEALTHY_WITHIN_S, every_s=0.2)
+        return time.monotonic() - began
+
+    async def complete(self) -> float:
+        """Wait until everyone's feed holds each acknowledged post exactly once and nothing else; how long it took."""
+        began = time.monotonic()
+        wrong: list[str] = []
+
+        async def right() -> bool:
+            try:
+                feeds = await self.client.latest_of_all(self.ids)
+            except (aio.AioRpcError, AssertionError):  # still degraded
+                return False
+            wrong[:] = [_difference(user, feeds[user], self.model.latest(user)) for user in self.ids]
+            return not any(wrong)
+
+        try:
+            await eventually(right, timeout_s=COMPLETE_WITHIN_S, every_s=1.0)
+        except AssertionError:
+            raise AssertionError([text for text in wrong if text] or "feeds stay degraded") from None
+        return time.monotonic() - began
+
+
+def _difference(user: int, shown: list[int], expected: list[int]) -> str:
+    if shown == expected:
+        return ""
+    missing, foreign = set(expected) - set(shown), set(shown) - set(expected)
+    repeats = len(shown) - len(set(shown))
+    return f"{user}: {len(shown)} shown, {len(missing)} missing, {len(foreign)} too many, {repeats} repeats"

@@ -12,8 +12,8 @@ from foundation.model.clock import SystemRandomness
 DEFAULT_EDGE_PORT = 8080
 PORTS_PER_MESH = 10
 """The span of an embedded mesh with --port-base; one with engines of its own takes three of them."""
-FIRST_CHOSEN_PORT = 20_000
-CHOSEN_PORTS = 12_000
+FIRST_CHOSEN_PORT = 22_000
+CHOSEN_PORTS = 10_000
 """Ports are chosen from here on; Linux gives outgoing connections those from 32,768 on."""
 
 

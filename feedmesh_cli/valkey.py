@@ -90,7 +90,7 @@ class ValkeyServer:
         return CliError(
             f"Valkey did not start: {how}",
             where=f"{HOST}:{self._port}",
-            cause="the port, or that plus 10,000 for its cluster bus, may be taken by another program",
+            cause=f"port {self._port} or {_bus_port(self._port)}, its cluster bus, may be taken by another program",
             next_step="feedmesh up --port-base N with another N",
             code=ExitCode.UNHEALTHY,
             detail=tail(self.child.log),
@@ -135,7 +135,8 @@ class ValkeyServer:
 
 
 def _bus_port(port: int) -> int:
-    return port + 10_000 if port <= 55_535 else port - 10_000
+    """Below the range that the kernel takes ports of outgoing connections from, whatever the usual distance is."""
+    return port - 10_000 if port >= 20_000 else port + 10_000
 
 
 def _node(port: int) -> str:

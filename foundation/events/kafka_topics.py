@@ -30,6 +30,7 @@ from foundation.events.port import (
     POSTS_DELETED,
     POSTS_UPDATED,
     PRIVACY,
+    RETENTION_MS,
     RETRY_1M,
     RETRY_5S,
     RETRY_10M,
@@ -66,25 +67,28 @@ class TopicSpec:
         }
 
 
-TOPICS = (
-    # The busiest, and the slowest to work off: one record writes to many timelines. A week covers a fan-out that was
-    # down over a holiday; older posts are found by reading the authors again.
-    TopicSpec(name=POSTS_CREATED, partitions=12),
+_PARTITIONS = {
+    # The busiest, and the slowest to work off: one record writes to many timelines.
+    POSTS_CREATED: 12,
     # Rare beside creations.
-    TopicSpec(name=POSTS_UPDATED, partitions=6),
-    TopicSpec(name=POSTS_DELETED, partitions=6),
+    POSTS_UPDATED: 6,
+    POSTS_DELETED: 6,
     # Every change of an edge is in both: once in the order of the followed, once in that of the follower.
-    TopicSpec(name=GRAPH_BY_FOLLOWEE, partitions=12),
-    TopicSpec(name=GRAPH_BY_FOLLOWER, partitions=12),
-    # Shares of the delivery of what has many followers, 8 KB each, in no order. As long as the posts they deliver.
-    TopicSpec(name=FEED_FANOUT, partitions=12),
-    # One partition: changes of privacy and blocks stay in order over all accounts. A day, because every process reads
-    # all of it and holds the truth elsewhere.
-    TopicSpec(name=PRIVACY, partitions=1, retention_ms=DAY_MS),
-    # What waits there is little, and order does not matter: a few partitions for a few workers, a day of patience.
-    *(TopicSpec(name=name, partitions=3, retention_ms=DAY_MS) for name in (RETRY_5S, RETRY_1M, RETRY_10M)),
-    # Read by people, seldom; kept for two weeks so that a defect can be mended before its records are gone.
-    TopicSpec(name=DEAD_LETTERS, partitions=1, retention_ms=14 * DAY_MS),
+    GRAPH_BY_FOLLOWEE: 12,
+    GRAPH_BY_FOLLOWER: 12,
+    # Shares of the delivery of what has many followers, 8 KB each, in no order.
+    FEED_FANOUT: 12,
+    # Changes of privacy and blocks stay in order over all accounts.
+    PRIVACY: 1,
+    # What waits there is little, and order does not matter: a few partitions for a few workers.
+    RETRY_5S: 3,
+    RETRY_1M: 3,
+    RETRY_10M: 3,
+    DEAD_LETTERS: 1,
+}
+TOPICS = tuple(
+    TopicSpec(name=name, partitions=partitions, retention_ms=RETENTION_MS[name])
+    for name, partitions in _PARTITIONS.items()
 )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from foundation.model.clock import DAY_MS
+
 POSTS_CREATED = "posts.created"
 POSTS_UPDATED = "posts.updated"
 POSTS_DELETED = "posts.deleted"
@@ -21,6 +23,15 @@ TOPICS = (
     POSTS_CREATED, POSTS_UPDATED, POSTS_DELETED, GRAPH_BY_FOLLOWEE, GRAPH_BY_FOLLOWER, FEED_FANOUT, PRIVACY,
     RETRY_5S, RETRY_1M, RETRY_10M, DEAD_LETTERS,
 )  # fmt: skip
+RETENTION_MS: Mapping[str, int] = {
+    # As far back as a feed goes: a delivery that is later than that has nobody to reach. Retries deliver too.
+    **dict.fromkeys(TOPICS, 7 * DAY_MS),
+    # Every process reads all of it and holds the truth elsewhere.
+    PRIVACY: DAY_MS,
+    # Read by people, seldom: so that a defect can be mended before its records are gone.
+    DEAD_LETTERS: 14 * DAY_MS,
+}
+"""Topic to how long its records are kept, whether or not anybody has read them."""
 
 
 @dataclass(slots=True, frozen=True)

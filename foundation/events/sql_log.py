@@ -23,6 +23,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    delete,
     func,
     insert,
     select,
@@ -31,7 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from foundation.events.port import Event, Record
+from foundation.events.port import RETENTION_MS, Event, Record
 from foundation.model.clock import Clock
 from foundation.sql.database import Database
 
@@ -60,6 +61,10 @@ GROUP_OFFSETS = Table(
 
 LOOK_AGAIN_S = 0.05
 """How soon waiting pollers see what another process appended."""
+TRIM_EVERY_MS = 60_000
+"""How often appends look for records that are older than their topic keeps them."""
+TRIMMED_AT_ONCE = 500
+"""Records of each topic that one append looks at and deletes: a few milliseconds of its transaction."""
 POSTGRESQL = "postgresql"
 APPENDERS_LOCK = 0x6665_6564
 """Advisory lock of PostgreSQL that an appender holds until its transaction ends."""
@@ -74,12 +79,16 @@ class SqlEventLog:
         self._appended = asyncio.Event()
         self._positions: dict[tuple[str, str], int] = {}
         self._newest = 0
+        self._trim_at_ms = 0
         self._looked_at = 0.0
 
     async def append(self, events: Sequence[Event]) -> None:
         if not events:
             return
         now = self._clock.now_ms()
+        trims = now >= self._trim_at_ms
+        if trims:
+            self._trim_at_ms = now + TRIM_EVERY_MS
         rows = [
             {
                 "topic": event.topic,
@@ -95,6 +104,8 @@ class SqlEventLog:
             if connection.dialect.name == POSTGRESQL:
                 connection.execute(select(func.pg_advisory_xact_lock(APPENDERS_LOCK)))
             connection.execute(insert(RECORDS), rows)
+            if trims and _trim(connection, now):
+                self._trim_at_ms = 0  # there is more: the next append goes on
 
         try:
             await self._database.write(work)
@@ -223,6 +234,25 @@ def _records(connection: Connection, topic: str, after: int, limit: int) -> list
         Record(topic, 0, offset, key, value, timestamp_ms, json.loads(headers) if headers else {})
         for offset, key, value, timestamp_ms, headers in connection.execute(query)
     ]
+
+
+def _trim(connection: Connection, now_ms: int) -> bool:
+    """Delete the oldest records of each topic that have outlived its retention; whether there may be more."""
+    outlived: list[int] = []
+    more = False
+    for topic, retention_ms in RETENTION_MS.items():
+        oldest = (
+            select(RECORDS.c.offset, RECORDS.c.timestamp_ms)
+            .where(RECORDS.c.topic == topic)
+            .order_by(RECORDS.c.offset)
+            .limit(TRIMMED_AT_ONCE)
+        )
+        old = [row.offset for row in connection.execute(oldest) if row.timestamp_ms < now_ms - retention_ms]
+        outlived += old
+        more = more or len(old) == TRIMMED_AT_ONCE
+    for start in range(0, len(outlived), TRIMMED_AT_ONCE):
+        connection.execute(delete(RECORDS).where(RECORDS.c.offset.in_(outlived[start : start + TRIMMED_AT_ONCE])))
+    return more
 
 
 def _last_before(topic: str, timestamp_ms: int) -> Select[int]:

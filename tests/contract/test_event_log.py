@@ -31,7 +31,7 @@ from foundation.events.port import (
     Record,
 )
 from foundation.events.sql_log import LOG_TABLES, RECORDS, SqlEventLog
-from foundation.model.clock import SystemClock
+from foundation.model.clock import DAY_MS, Millis, SystemClock
 from foundation.sql.database import open_database
 from tests.kit.eventually import eventually
 from tests.kit.kafka import KafkaBroker, Kafkas
@@ -550,6 +550,36 @@ async def test_kafka_member_is_kept_while_its_handler_is_slow(
         await slow.append([event(5)])
         assert numbers(await poll(slow, wait_s=5)) == [5]
         assert await slow.lag(GROUP, [POSTS_CREATED]) == 4
+
+
+class SteppingClock:
+    now_ms_is = SystemClock().now_ms()
+
+    def now_ms(self) -> Millis:
+        return Millis(self.now_ms_is)
+
+    def monotonic(self) -> float:
+        return self.now_ms_is / 1_000
+
+
+async def test_sql_log_forgets_what_its_topics_have_kept_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sql_log, "TRIMMED_AT_ONCE", 4)
+    clock = SteppingClock()
+    async with open_database("sqlite://", LOG_TABLES) as database:
+        log = SqlEventLog(database, clock)
+        await log.append([event(n) for n in range(10)] + [event(n, PRIVACY) for n in range(10, 13)])
+        await log.commit(GROUP, await poll(log, most=3))
+        clock.now_ms_is += 2 * DAY_MS
+        await log.append([event(13)])
+        assert numbers(await poll(log, PRIVACY, group="late")) == []
+        assert numbers(await poll(log, group="late")) == [*range(10), 13]
+        clock.now_ms_is += 6 * DAY_MS
+        for n in range(14, 18):
+            await log.append([event(n)])  # each trims a part
+        assert numbers(await poll(log, group="new")) == [13, 14, 15, 16, 17]
+        assert await log.lag(GROUP, [POSTS_CREATED]) == 5
+        await log.rewind(GROUP, [POSTS_CREATED])
+        assert numbers(await poll(log)) == [13, 14, 15, 16, 17]
 
 
 async def test_kafka_full_queue_refuses_and_never_blocks() -> None:

@@ -9,6 +9,9 @@ from fanout_worker.adapters.chunks_log import LogChunks
 from fanout_worker.adapters.decisions_redis import RedisDecisions
 from fanout_worker.adapters.followers_grpc import GrpcFollowers
 from fanout_worker.adapters.freshness_metrics import MeasuredFreshness
+from fanout_worker.adapters.pressure_redis import SharedPressure
+from fanout_worker.edge.group_lag import GroupLag
+from fanout_worker.edge.measured import Measured, chunk_deliveries, large_deliveries, small_deliveries
 from fanout_worker.edge.records import (
     BackfillRecords,
     ChunkRecords,
@@ -26,10 +29,11 @@ from fanout_worker.stages.budget import Budget
 from foundation.events.consumer import Consumer
 from foundation.events.port import FEED_FANOUT, GRAPH_BY_FOLLOWER, POSTS_CREATED
 from foundation.events.retry_consumers import retry_consumers
-from foundation.model.clock import SystemClock
+from foundation.model.clock import SystemClock, SystemRandomness
 from foundation.rpc.channels import internal_channel
 from foundation.rpc.server import Server, build_server
 from foundation.runtime.resources import open_log, open_redis
+from foundation.timeline.gaps import RedisGaps
 from foundation.timeline.recent import ReadThroughRecentPosts
 from foundation.timeline.redis import AUTHOR_POSTS, FEED, RedisTimelines
 
@@ -54,7 +58,11 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
         author_posts = RedisTimelines(redis, AUTHOR_POSTS)
         followers = GrpcFollowers(graph)
         chunks = LogChunks(log, FANOUT_CHUNKS)
-        deliver = Deliver(feeds=feeds, freshness=MeasuredFreshness(clock))
+        gaps = RedisGaps(redis, clock)
+        measured: dict[str, tuple[str, Measured]] = {}
+        worker = SystemRandomness().token_bytes(6).hex()
+        levels = SharedPressure(redis, GroupLag(log, measured), clock, worker=worker)
+        deliver = Deliver(feeds=feeds, freshness=MeasuredFreshness(clock), levels=levels)
         fan_out_posts = FanOutPosts(
             policy=settings.policy(),
             followers=followers,
@@ -62,42 +70,36 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
             deliver=deliver,
             chunks=chunks,
             decisions=RedisDecisions(redis),
+            gaps=gaps,
+            levels=levels,
             clock=clock,
         )
         fan_out = FanOutRecords(fan_out_posts)
         fan_out_large = LargeFanOutRecords(fan_out_posts)
         budget = Budget(updates_per_s=settings.rate_limit_per_s, clock=clock)
-        deliver_chunks = ChunkRecords(DeliverChunks(deliver=deliver, budget=budget, queue=chunks, clock=clock))
+        deliver_chunks = ChunkRecords(
+            DeliverChunks(deliver=deliver, budget=budget, queue=chunks, gaps=gaps, levels=levels, clock=clock)
+        )
+        measured |= {
+            FANOUT_POSTS: (POSTS_CREATED, Measured(fan_out, small_deliveries, clock)),
+            FANOUT_LARGE: (POSTS_CREATED, Measured(fan_out_large, large_deliveries, clock)),
+            FANOUT_CHUNKS: (FEED_FANOUT, Measured(deliver_chunks, chunk_deliveries, clock)),
+        }
         undeliverable = UndeliverableRecords(UnlinkFeeds(followers=followers, feeds=feeds, author_posts=author_posts))
         recent = ReadThroughRecentPosts(author_posts, posts, timeout_s=RECENT_TIMEOUT_S)
         backfill = BackfillRecords(BackfillFollows(recent=recent, feeds=feeds))
         consumers = [
-            Consumer(
-                log,
-                group=FANOUT_POSTS,
-                topics=[POSTS_CREATED],
-                handle=fan_out,
-                before_burial=undeliverable,
-                clock=clock,
-                max_records=settings.max_records,
-            ),
-            Consumer(
-                log,
-                group=FANOUT_LARGE,
-                topics=[POSTS_CREATED],
-                handle=fan_out_large,
-                before_burial=undeliverable,
-                clock=clock,
-                max_records=settings.max_records,
-            ),
-            Consumer(
-                log,
-                group=FANOUT_CHUNKS,
-                topics=[FEED_FANOUT],
-                handle=deliver_chunks,
-                before_burial=undeliverable,
-                clock=clock,
-                max_records=settings.max_chunks,
+            *(
+                Consumer(
+                    log,
+                    group=group,
+                    topics=[topic],
+                    handle=handler,
+                    before_burial=undeliverable,
+                    clock=clock,
+                    max_records=settings.max_chunks if topic == FEED_FANOUT else settings.max_records,
+                )
+                for group, (topic, handler) in measured.items()
             ),
             Consumer(
                 log,
@@ -123,6 +125,7 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
         server = build_server(mesh.server_settings(), [], auth=mesh.authenticator(clock), clock=clock)
         await server.start()
         stack.push_async_callback(server.stop, 5.0)
+        await stack.enter_async_context(levels.watching(settings.pressure_every_s))
         for consumer in consumers:
             # A replica that took over may lack the newest pushes (rule 5): doing them again changes nothing else.
             stack.callback(redis.on_primary_change(consumer.repeat_recent))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 from foundation.model.tiers import Tier
 from foundation.timeline.port import Owners
@@ -36,6 +36,30 @@ class Route(StrEnum):
     """As CHUNKS, under the limit on updates a second."""
     PULL = "pull"
     """Readers find it in `author_posts`."""
+    GAP = "gap"
+    """As PULL, for authors whom readers do not pull by themselves: the gap is recorded, and tells them to."""
+
+
+class Level(IntEnum):
+    """What the fan-out does about being behind (seed section 10.1)."""
+
+    NORMAL = 0
+    SCALE_OUT = 1
+    """More workers are asked for, by the metrics."""
+    PRESENT_ONLY = 2
+    """Timelines of absentees are unlinked instead of written."""
+    PULL_ALL = 3
+    """Only `author_posts` is written: readers find the rest through gaps."""
+
+
+@dataclass(slots=True, frozen=True)
+class Lag:
+    """How far the whole group is behind."""
+
+    seconds: float
+    """Age of the oldest record that is not finished."""
+    deliveries: int
+    """Not done yet, as far as records tell."""
 
 
 @dataclass(slots=True, frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
-from fanout_worker.model import Chunk, Decision
+from fanout_worker.model import Chunk, Decision, Level
 from foundation.timeline.port import Owners, Timeline
 
 
@@ -53,4 +53,12 @@ class Freshness(Protocol):
 
     def add(self, post_id: int, deliveries: int) -> None:
         """*deliveries* of the post were done now."""
+        ...
+
+
+class Levels(Protocol):
+    """What the whole group does about being behind."""
+
+    def now(self) -> Level:
+        """The level, at most some seconds old."""
         ...

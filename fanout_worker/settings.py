@@ -34,6 +34,8 @@ class Settings:
     """Followers from which the policy rate_limited pushes an author no more."""
     rate_limit_per_s: int = 100_000
     """Updates a second that all workers together spend on rate-limited pushes."""
+    pressure_every_s: float = 1.0
+    """How often a worker tells how far behind it is, and looks what the group does about it."""
 
     def __post_init__(self) -> None:
         faults = self.policy().faults()

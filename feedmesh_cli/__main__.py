@@ -245,6 +245,7 @@ app.command()(operating.tail)
 app.command()(operating.trace)
 app.add_typer(operating.migrate, name="migrate")
 app.add_typer(operating.dlq, name="dlq")
+app.add_typer(operating.ops, name="ops")
 
 
 def _load(mesh: Any, world: Any, *, json: bool) -> None:

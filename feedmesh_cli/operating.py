@@ -1,4 +1,4 @@
-"""The operator's commands: doctor, migrate, tail, trace, dlq."""
+"""The operator's commands: doctor, migrate, tail, trace, dlq, ops."""
 
 from __future__ import annotations
 
@@ -23,6 +23,11 @@ Redis = Annotated[str, typer.Option(metavar="URL", help="A Redis or Valkey Clust
 
 migrate = typer.Typer(help="Bring stores and topics to this version.", no_args_is_help=True, rich_markup_mode=None)
 dlq = typer.Typer(help="Dead letters: what could not be handled.", no_args_is_help=True, rich_markup_mode=None)
+ops = typer.Typer(help="Switches of a running mesh.", no_args_is_help=True, rich_markup_mode=None)
+level = typer.Typer(
+    help="What the fan-out does about being behind: levels 0 to 3.", no_args_is_help=True, rich_markup_mode=None
+)
+ops.add_typer(level, name="level")
 
 
 def doctor(
@@ -156,6 +161,42 @@ def dlq_discard(
     done = asyncio.run(discard(running_mesh(data), letters or [], error=error, reason=reason))
     told = ", ".join(letter.id for letter in done) or "none"
     _emit({"discarded": [letter.id for letter in done]}, f"discarded: {told}", json=json)
+
+
+@level.command("show")
+def level_show(data: Data = None, json: Json = False) -> None:
+    """Tell the level, why it is so, and what changed it lately."""
+    from feedmesh_cli.fanout_level import show_level
+    from feedmesh_cli.mesh_file import running_mesh
+
+    shown = asyncio.run(show_level(running_mesh(data)))
+    _emit(shown.as_data(), shown.as_text(), json=json)
+
+
+@level.command("set")
+def level_set(
+    number: Annotated[int, typer.Argument(metavar="N", help="0: all is pushed … 3: all is left to readers.")],
+    lasting: Annotated[str, typer.Option("--for", metavar="TIME", help="As in 90s, 10m, 2h; then the lag decides.")],
+    why: Annotated[str, typer.Option(metavar="TEXT", help="It is kept and logged.")] = "",
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """Override the level for a while."""
+    from feedmesh_cli.fanout_level import override_level
+    from feedmesh_cli.mesh_file import running_mesh
+
+    shown = asyncio.run(override_level(running_mesh(data), number, lasting=lasting, why=why))
+    _emit(shown.as_data(), shown.as_text(), json=json)
+
+
+@level.command("clear")
+def level_clear(data: Data = None, json: Json = False) -> None:
+    """End an override: the lag decides."""
+    from feedmesh_cli.fanout_level import release_level
+    from feedmesh_cli.mesh_file import running_mesh
+
+    ended = asyncio.run(release_level(running_mesh(data)))
+    _emit({"cleared": ended}, "the lag decides" if ended else "there was no override", json=json)
 
 
 async def _tail(topic: str, *, decode: bool, follow: bool, last: int, data: Path | None) -> None:

@@ -222,6 +222,20 @@ MUTANTS = (
         "tests/component/test_fanout_worker.py::test_nothing_of_a_post_is_committed_before_its_last_chunk_is_in_the_log",
     ),
     Mutant(
+        "gap not recorded",
+        "fanout_worker/flows/fan_out_posts.py",
+        "[post_id for post_id, decision in decided.items() if decision.route is Route.GAP]",
+        "[]",
+        "tests/component/test_fanout_worker.py::test_level_3_leaves_posts_and_chunks_to_readers_and_says_so",
+    ),
+    Mutant(
+        "gap of a chunk not recorded",
+        "fanout_worker/flows/deliver_chunks.py",
+        "for chunk in chunks if not chunk.pulled",
+        "for chunk in chunks if chunk.pulled",
+        "tests/component/test_fanout_worker.py::test_level_3_leaves_posts_and_chunks_to_readers_and_says_so",
+    ),
+    Mutant(
         "chunk buried without unlinking",
         "fanout_worker/edge/records.py",
         "                await self._unlink_feeds.of(chunk.followers.tolist())\n",

@@ -7,13 +7,13 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from fanout_worker.flows.deliver import Deliver
-from fanout_worker.model import Chunk
-from fanout_worker.ports import Chunks
+from fanout_worker.model import Chunk, Level
+from fanout_worker.ports import Chunks, Levels
 from fanout_worker.stages.budget import Budget
 from fanout_worker.stages.fair_order import fair_order
 from foundation.model.clock import Clock
 from foundation.telemetry.logging import logger
-from foundation.timeline.port import Share
+from foundation.timeline.port import Gaps, Share
 
 LIMITED_FOR_MS = 600_000
 """A rate-limited push is done within this time, or left to those who pull."""
@@ -26,6 +26,8 @@ class DeliverChunks:
     deliver: Deliver
     budget: Budget
     queue: Chunks
+    gaps: Gaps
+    levels: Levels
     clock: Clock
 
     async def __call__(self, chunks: Sequence[Chunk]) -> Collection[int]:
@@ -33,6 +35,9 @@ class DeliverChunks:
 
         Raises Unavailable when no node took anything.
         """
+        if self.levels.now() >= Level.PULL_ALL:
+            await self.gaps.record([post_id for chunk in chunks if not chunk.pulled for post_id in chunk.post_ids])
+            return ()
         order = fair_order(chunks)
         at_once = [place for place in order if not chunks[place].rate_limited]
         failed_posts = await self.deliver(list(_shares(chunks[place] for place in at_once)))

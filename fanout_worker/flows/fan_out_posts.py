@@ -9,12 +9,12 @@ import numpy as np
 
 from fanout_worker.flows.deliver import Deliver
 from fanout_worker.model import MAX_POSTS_PER_CHUNK, Chunk, Decision, NewPost, Route
-from fanout_worker.ports import Chunks, Decisions, Followers
+from fanout_worker.ports import Chunks, Decisions, Followers, Levels
 from fanout_worker.stages.policy import Policy
 from foundation.errors import Unavailable
 from foundation.model.clock import Clock
 from foundation.model.tiers import Tier
-from foundation.timeline.port import Owners, Share, Timelines
+from foundation.timeline.port import Gaps, Owners, Share, Timelines
 
 DELIVERIES_AT_ONCE = 6_000
 """Deliveries gathered over posts before they are written, each node's share in one script call."""
@@ -32,6 +32,8 @@ class FanOutPosts:
     deliver: Deliver
     chunks: Chunks
     decisions: Decisions
+    gaps: Gaps
+    levels: Levels
     clock: Clock
 
     async def keep(self, posts: Sequence[NewPost]) -> Collection[int]:
@@ -48,15 +50,17 @@ class FanOutPosts:
     async def __call__(self, posts: Sequence[NewPost]) -> Collection[int]:
         """Route *posts*; again is harmless. Ids of those of which a node did not take its share: repeat them.
 
-        When it returns, what was not delivered is in the queue: a crash before the caller's commit repeats chunks.
+        When it returns, the rest is in the queue or in a gap: a crash before the caller's commit repeats chunks.
         Raises Unavailable when no node, or not the log, took anything.
         """
-        decided = {post.post_id: self.policy.decide(post) for post in posts}
+        level = self.levels.now()
+        decided = {post.post_id: self.policy.decide(post, level) for post in posts}
+        await self.gaps.record([post_id for post_id, decision in decided.items() if decision.route is Route.GAP])
         await self.decisions.record(decided)
         works: dict[int, _Work] = {}
         for post in posts:
             decision = decided[post.post_id]
-            if decision.route is not Route.PULL:
+            if decision.route in _CAUTION:
                 works.setdefault(post.author_id, _Work(post.author_id)).add(post, decision)
         # Those who are delivered at once do not wait for chunks to be made.
         failed = await self._push({author: work for author, work in works.items() if not work.in_chunks})
@@ -145,3 +149,4 @@ class _Work:
 
 
 _CAUTION = (Route.INLINE, Route.CHUNKS, Route.RATE_LIMITED)
+"""The routes that push, the most cautious one last."""

@@ -1,4 +1,4 @@
-"""Whether a post is pushed, and how: decided from its author's tier and followers alone.
+"""Whether a post is pushed, and how: decided from its author's tier and followers and the level of pressure alone.
 
 Pushing is always right: whoever is pulled as well finds a post once. Pulling is right only where the event's tier says
 that every follower's viewer record names the author among the pulled: tiers PULL and SUPER.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from fanout_worker.model import Decision, NewPost, Route
+from fanout_worker.model import Decision, Level, NewPost, Route
 from foundation.model.tiers import PULL_FROM, Tier
 
 PolicyName = Literal["hybrid", "rate_limited", "push_only", "pull_only"]
@@ -41,8 +41,14 @@ class Policy:
             faults.append(f"rate_limited_up_to={self.rate_limited_up_to}: must not be below pull_from={self.pull_from}")
         return faults
 
-    def decide(self, post: NewPost) -> Decision:
-        """The route of *post*."""
+    def decide(self, post: NewPost, level: Level = Level.NORMAL) -> Decision:
+        """The route of *post* at this *level*."""
+        decision = self._decide(post)
+        if level >= Level.PULL_ALL and decision.route is not Route.PULL:
+            return Decision(Route.GAP, f"level {level:d}; else {decision.route}")
+        return decision
+
+    def _decide(self, post: NewPost) -> Decision:
         followers = post.followers
         if post.tier in (Tier.PULL, Tier.SUPER):
             if self.name == "pull_only":

@@ -75,6 +75,13 @@ FRESH_SHARE = Gauge(
 )
 FRESH_SHARE.set_function(lambda: FRESHNESS.share_up_to(FRESH_S))
 
+FANOUT_LAG_SECONDS = Gauge(
+    "fanout_lag_seconds",
+    "Age of the oldest record that the whole fan-out has not finished; autoscalers act.",
+)
+FANOUT_LAG_DELIVERIES = Gauge("fanout_lag_deliveries", "Deliveries that the whole group has not done; autoscalers act.")
+FANOUT_LEVEL = Gauge("fanout_level", "0-3, what the fan-out does about being behind; operators act on 1 and above.")
+
 
 class MethodMetrics:
     """The metrics of one RPC, labels resolved."""

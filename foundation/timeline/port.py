@@ -121,3 +121,30 @@ class Timelines(Protocol):
     async def unlink(self, owners: Sequence[int]) -> None:
         """Forget timelines; they are cold from here on."""
         ...
+
+
+@dataclass(slots=True, frozen=True)
+class Gap:
+    """Ids that may be missing in any `feed:{u}` although they are above its floor: from_id to to_id, both included."""
+
+    from_id: int
+    to_id: int
+
+
+class Gaps(Protocol):
+    """What was left to readers while the fan-out could not keep up (rule 2).
+
+    A read whose timeline spans a gap (its floor is below to_id) is complete only together with the ids of its
+    followees' `author_posts` within the gap; it pushes what it finds into the timeline, which then holds it. That is
+    right for any timeline at any time, so whoever does not know whether one was mended does it again; a timeline whose
+    rebuild began after the gap's last post needs nothing. Gaps change by the second while they grow: a process may keep
+    what it read for 1 s, which delays a post by as much.
+    """
+
+    async def record(self, post_ids: Sequence[int]) -> None:
+        """These posts are in no feed but by chance; idempotent, in any order. Raises Unavailable: they must wait."""
+        ...
+
+    async def read(self) -> Sequence[Gap]:
+        """The gaps of the last 7 days, newest first, apart from each other. Raises Unavailable."""
+        ...

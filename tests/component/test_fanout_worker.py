@@ -15,8 +15,10 @@ from feedmesh.events.v1.post_events_pb2 import PostCreated
 from feedmesh.graph.v1 import graph_internal_service_pb2 as graph_pb
 from sqlalchemy import delete
 
+from fanout_worker.adapters.pressure_redis import Override, read_history, read_standing, set_override
 from fanout_worker.composition import FANOUT_LARGE, FANOUT_POSTS, compose
 from fanout_worker.flows.deliver_chunks import DeliverChunks
+from fanout_worker.model import Level
 from fanout_worker.settings import Settings
 from feedmesh_cli.consumer_groups import CONSUMER_GROUPS
 from foundation.errors import Unavailable
@@ -33,6 +35,8 @@ from foundation.rpc.tokens import DevIssuer
 from foundation.runtime.mesh import MeshSettings
 from foundation.runtime.resources import open_log
 from foundation.sql.database import open_database
+from foundation.timeline.gaps import RedisGaps
+from foundation.timeline.port import ABSENT_AFTER_S, TTL_S
 from foundation.timeline.redis import AUTHOR_POSTS, FEED, RedisTimelines, route_key, timeline_key
 from tests.kit.eventually import eventually
 
@@ -40,6 +44,7 @@ KEY = "an internal key of a test"
 GROUPS = {name: topics for name, topics in CONSUMER_GROUPS.items() if name.startswith("fanout.")}
 CLOCK = SystemClock()
 NOW = id_at(CLOCK.now_ms())
+HOUR = id_at(CLOCK.now_ms()) - id_at(CLOCK.now_ms() - 3_600_000)
 ANA, BO, CY = 500_001, 500_002, 500_003
 
 
@@ -329,3 +334,104 @@ async def test_a_limited_push_keeps_its_limit_and_others_pass_it(world: World) -
     assert all(elements == [b"%d" % (NOW + 1), b"0"] for elements in (await world.feeds_of(many)))
     (kept,) = await world.redis.execute([("GET", route_key(NOW + 1))])
     assert kept == b"rate_limited: 3000 followers of 1500 or more, rate_limited"
+
+
+async def test_level_2_unlinks_absentees_and_delivers_to_all_others(world: World) -> None:
+    world.graph.followers[ANA] = [1, 2]
+    await world.warm(1, 2)
+    await world.redis.execute(
+        [("EXPIRE", timeline_key(FEED, 1), TTL_S - 2 * ABSENT_AFTER_S), ("EXPIRE", timeline_key(FEED, 2), TTL_S)]
+    )
+    await set_override(world.redis, CLOCK, override(Level.PRESENT_ONLY))
+    await world.posted(post(1, ANA))
+    async with compose(world.settings):
+        await world.settled()
+    assert set(await world.feeds.read([1, 2])) == {2}
+    assert await world.ids(2) == [NOW + 1]
+
+
+async def test_level_3_leaves_posts_and_chunks_to_readers_and_says_so(world: World) -> None:
+    many = list(range(1, 1_502))
+    world.graph.followers.update({ANA: many, BO: [1]})
+    await world.warm(*many)
+    await world.warm_author(ANA)
+    await world.warm_author(BO)
+    large = FanoutChunk(
+        post_ids=[NOW - HOUR], author_id=ANA, follower_ids=np.array(many[:9]).tobytes(), number=1, deliveries=9
+    )
+    await world.log.append([Event(FEED_FANOUT, 1, encode(large, event_id=1, version=1))])
+    await set_override(world.redis, CLOCK, override(Level.PULL_ALL))
+    await world.posted(post(1, ANA, followers=len(many)), post(2, BO))
+    async with compose(world.settings):
+        await world.settled()
+    assert await world.ids(1) == []
+    gaps = await RedisGaps(world.redis, CLOCK).read()
+    for post_id in (NOW + 1, NOW + 2, NOW - HOUR):
+        assert any(gap.from_id <= post_id <= gap.to_id for gap in gaps), post_id
+    own = await world.author_posts.read([ANA, BO])
+    assert (own[ANA].ids, own[BO].ids) == ([NOW + 1], [NOW + 2])
+    assert len(await world.records(FEED_FANOUT)) == 1, "no chunks are made"
+
+
+async def test_a_burst_goes_to_level_3_and_back_and_nothing_is_lost(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "BACKOFF_S", (0.05,))
+    settings = replace(world.settings, pressure_every_s=0.05)
+    authors = {ANA: list(range(1, 1_202)), BO: [1, 2, 3]}
+    world.graph.followers.update(authors)
+    await world.warm(*authors[ANA])
+    for author in authors:
+        await world.warm_author(author)
+    # The graph is away: nothing is finished, and what waits claims more deliveries than level 3 takes.
+    world.graph.failing = True
+    burst = [post(place, (ANA, BO)[place % 2], followers=(600_000, 3)[place % 2]) for place in range(1, 9)]
+    await world.posted(*burst)
+    async with compose(settings):
+
+        async def at(level: Level) -> bool:
+            return (await read_standing(world.redis, CLOCK)).level is level
+
+        await eventually(lambda: at(Level.PULL_ALL))
+        await world.settled()  # although the graph is still away
+        await eventually(lambda: at(Level.NORMAL))
+        world.graph.failing = False
+        later = [post(place, ANA, followers=1_201) for place in range(20, 23)]
+        await world.posted(*later)
+        await world.settled()
+    levels = [change["level"] for change in await read_history(world.redis, 10)]
+    assert levels[0] == Level.NORMAL
+    assert Level.PULL_ALL in levels
+    # As a reader would: what is in the list, and what the gaps send it to look for.
+    gaps = await RedisGaps(world.redis, CLOCK).read()
+    own = await world.author_posts.read([ANA, BO])
+    for reader, followed in ((1, (ANA, BO)), (1_201, (ANA,))):
+        found = {
+            post_id
+            for author in followed
+            for post_id in own[author].ids
+            if any(gap.from_id <= post_id <= gap.to_id for gap in gaps)
+        } | set(await world.ids(reader))
+        wanted = {one.post_id for one in [*burst, *later] if one.author_id in followed}
+        assert found == wanted
+    assert set(await world.ids(1_201)) >= {one.post_id for one in later}, "pushed again"
+
+
+async def test_an_override_ends_by_itself_and_who_set_it_is_kept(world: World) -> None:
+    settings = replace(world.settings, pressure_every_s=0.05)
+    until_ms = CLOCK.now_ms() + 400
+    await set_override(world.redis, CLOCK, replace(override(Level.SCALE_OUT), until_ms=until_ms))
+    async with compose(settings):
+        standing = await read_standing(world.redis, CLOCK)
+        assert (standing.level, standing.by_lag, standing.workers) == (Level.SCALE_OUT, Level.NORMAL, 1)
+
+        async def over() -> bool:
+            return (await read_standing(world.redis, CLOCK)).override is None
+
+        await eventually(over)
+    (kept,) = await read_history(world.redis, 1)
+    assert (kept["who"], kept["why"], kept["level"]) == ("ana@home", "a test", 1)
+
+
+def override(level: Level) -> Override:
+    return Override(level=level, until_ms=CLOCK.now_ms() + 60_000, who="ana@home", why="a test")

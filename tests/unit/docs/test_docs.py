@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from fanout_worker.adapters.pressure_redis import LAGS
 from feed_svc.adapters.seen_redis import seen_key
 from feed_svc.adapters.tables import FEED_TABLES
 from foundation.cards import author_key, card_key
 from foundation.events.port import TOPICS
 from foundation.events.sql_log import LOG_TABLES
 from foundation.features import features_key
-from foundation.timeline.redis import AUTHOR_POSTS, FEED
+from foundation.timeline.gaps import gap_keys
+from foundation.timeline.redis import AUTHOR_POSTS, FEED, route_key
 from foundation.viewers import viewer_key
 from graph_svc.adapters.tables import GRAPH_TABLES
 from post_svc.adapters.tables import POST_TABLES
@@ -40,6 +42,7 @@ def test_every_table_topic_and_key_is_listed() -> None:
     assert not missing
     assert not {topic for topic in TOPICS if topic not in text}
     keys = [card_key(1), author_key(1), features_key(1), viewer_key(1), seen_key(1), f"{FEED}:", f"{AUTHOR_POSTS}:"]
+    keys += [gap_keys()[0], route_key(1), LAGS]
     assert not {key for key in keys if f"`{key.split(':')[0]}:" not in text}
 
 

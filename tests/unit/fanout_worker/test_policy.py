@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanout_worker.model import NewPost, Route
+from fanout_worker.model import Level, NewPost, Route
 from fanout_worker.settings import Settings
 from fanout_worker.stages.policy import LARGE_FROM, Policy, PolicyName, is_large
 from foundation.model.tiers import Tier
@@ -65,6 +65,17 @@ def test_only_authors_whom_every_follower_pulls_are_not_pushed(policy: Policy, p
         assert post.tier in (Tier.PULL, Tier.SUPER)
         assert policy.name != "push_only"
     assert decision.reason
+
+
+@given(policies, posts, st.sampled_from(Level))
+def test_at_level_3_nobody_is_pushed_and_below_it_the_level_changes_nothing(
+    policy: Policy, post: NewPost, level: Level
+) -> None:
+    usual, now = policy.decide(post).route, policy.decide(post, level).route
+    if level is Level.PULL_ALL:
+        assert now is (Route.PULL if usual is Route.PULL else Route.GAP)
+    else:
+        assert now is usual
 
 
 @given(policies, posts)

@@ -1,0 +1,89 @@
+"""Gaps over Redis: the minutes whose posts were left to readers, in copies on every node."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from itertools import count
+from typing import Any
+
+from foundation.errors import Unavailable
+from foundation.model.clock import DAY_MS, Clock
+from foundation.model.ids import EPOCH_MS, created_ms, id_at
+from foundation.redis.client import RedisCluster, slot_of_key
+from foundation.redis.slots import SLOTS
+from foundation.timeline.port import Gap
+
+COPIES = 16
+"""Spread evenly over the slots: up to so many nodes each hold one, and no node that dies takes all of them."""
+ENOUGH = COPIES // 2
+"""Copies that a reader must see; a writer needs one more, so that what is written is seen."""
+STEP_MS = 60_000
+"""Ids are told apart by the minute: a gap that is too wide costs readers a merge, and nothing else."""
+LIFE_MS = 8 * DAY_MS
+"""Longer than any timeline lives without being rebuilt from what it lacks."""
+
+
+class RedisGaps:
+    """foundation.timeline.port.Gaps. `fanout_gaps:{n}`: sorted set of minutes since EPOCH_MS, by themselves."""
+
+    def __init__(self, redis: RedisCluster, clock: Clock) -> None:
+        self._redis = redis
+        self._clock = clock
+
+    async def record(self, post_ids: Sequence[int]) -> None:
+        if not post_ids:
+            return
+        minutes = sorted({_minute(created_ms(post_id)) for post_id in post_ids})
+        pairs = [part for minute in minutes for part in (minute, minute)]
+        over = _minute(self._clock.now_ms() - LIFE_MS)
+        written = await self._redis.try_execute([("ZADD", key, *pairs) for key in gap_keys()])
+        await self._redis.try_execute(
+            [
+                command
+                for key in gap_keys()
+                for command in (
+                    ("ZREMRANGEBYSCORE", key, "-inf", over),
+                    ("EXPIRE", key, LIFE_MS // 1_000),
+                )
+            ]
+        )
+        _require(written, ENOUGH + 1)
+
+    async def read(self) -> Sequence[Gap]:
+        copies = await self._redis.try_execute([("ZRANGE", key, 0, -1) for key in gap_keys()])
+        _require(copies, ENOUGH)
+        minutes = sorted({int(minute) for copy in copies if isinstance(copy, list) for minute in copy}, reverse=True)
+        gaps: list[Gap] = []
+        for minute in minutes:
+            if gaps and gaps[-1].from_id == _first(minute + 1):
+                gaps[-1] = Gap(_first(minute), gaps[-1].to_id)
+            else:
+                gaps.append(Gap(_first(minute), _first(minute + 1) - 1))
+        return gaps
+
+
+@cache
+def gap_keys() -> tuple[str, ...]:
+    """The keys of the copies: one in each of COPIES equal parts of the slots."""
+    keys: dict[int, str] = {}
+    for number in count():
+        key = f"fanout_gaps:{{{number}}}"
+        keys.setdefault(slot_of_key(key) * COPIES // SLOTS, key)
+        if len(keys) == COPIES:
+            break
+    return tuple(keys[part] for part in sorted(keys))
+
+
+def _minute(ms: int) -> int:
+    return max(0, ms - EPOCH_MS) // STEP_MS
+
+
+def _first(minute: int) -> int:
+    return id_at(minute * STEP_MS + EPOCH_MS)
+
+
+def _require(replies: Sequence[Any], enough: int) -> None:
+    failed = [reply for reply in replies if isinstance(reply, Exception)]
+    if len(replies) - len(failed) < enough:
+        raise Unavailable("CACHE_UNAVAILABLE", "too few copies of the gaps answered") from failed[0]

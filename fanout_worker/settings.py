@@ -21,7 +21,7 @@ class Settings:
     """Addresses and keys that all services share."""
     max_records: int = 500
     """Records taken from the log at a time."""
-    max_chunks: int = 32
+    max_chunks: int = 64
     """Chunks taken from the log at a time: up to 1,000 followers each."""
     fanout_policy: PolicyName = "hybrid"
     """Who is pushed. hybrid: up to `pull_from` followers; rate_limited: up to `rate_limited_up_to`, those from

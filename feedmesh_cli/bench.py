@@ -14,13 +14,14 @@ from feedmesh_cli.failures import CliError, ExitCode
 if TYPE_CHECKING:
     from bench.figures import Figure, Report
 
+FANOUT = "fanout"
 SECONDS = 8.0
 READERS = 1_000
 FOLLOWS = 200
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help="ceiling, feed or post; `list` tells what each measures.")],
+    name: Annotated[str, typer.Argument(help="ceiling, feed, post or fanout; `list` tells what each measures.")],
     seconds: Annotated[float, typer.Option(help="How long each figure is measured.")] = SECONDS,
     readers: Annotated[int, typer.Option(help="Users whose tokens take turns.", min=10)] = READERS,
     follows: Annotated[int, typer.Option(help="How many each follows.", min=1)] = FOLLOWS,
@@ -29,6 +30,7 @@ def bench(
 ) -> None:
     """Start a mesh of its own with the reference model, load it, measure, print. Takes about three minutes."""
     try:
+        from bench.fanout import bench_fanout
         from bench.figures import Report
         from bench.scenarios import BENCHES
         from bench.testbed import testbed
@@ -41,14 +43,17 @@ def bench(
     if name == "list":
         for known, one in BENCHES.items():
             print(f"{known:10} {one.about}")
+        print(f"{FANOUT:10} deliveries of one worker into three Valkeys, without a mesh around them")
         return
-    if name not in BENCHES:
+    if name not in {*BENCHES, FANOUT}:
         raise CliError(f"no benchmark {name!r}", next_step="feedmesh bench list", code=ExitCode.USAGE)
 
     def tell(what: str) -> None:
         print(what, file=sys.stderr, flush=True)
 
     async def run() -> list[Figure]:
+        if name == FANOUT:
+            return await bench_fanout(seconds, tell)
         async with testbed(users=readers, follows=follows, tell=tell) as bed:
             return await BENCHES[name].run(bed, seconds, tell)
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,8 @@ AUTHOR_POSTS = "author_posts"
 """`author_posts:{a}`: an author's own posts."""
 DELIVERIES_PER_CALL = 3_000
 """Deliveries to all nodes together; more are delivered in turns: a node's part holds up its other clients for 4 ms."""
+TURNS_UNDER_WAY = 2
+"""A node that is done with its part of one has the next one at hand."""
 DELIVER_WITHIN_S = 1.0
 MAX_PUSHES_AT_ONCE = 4_000
 """More are pushed in turns, each with a timeout of its own."""
@@ -182,28 +185,38 @@ class RedisTimelines:
         common = (self._capacity, self._slack, self._family + ":{", least_ttl_s)
         failed = np.zeros(len(shares), dtype=np.int64)
         cold = unlinked = 0
-        for turn in _turns(shares):
-            slots = slots_of_numbers(turn.owners)
-            told = await self._redis.run_shares(
-                _DELIVER, slots, turn.arguments, common=common, timeout_s=DELIVER_WITHIN_S
-            )
-            for places, answer in told:
-                if isinstance(answer, Unavailable):
-                    failed += np.bincount(turn.share_of[places], minlength=len(shares))
-                    continue
-                if isinstance(answer, Exception):
-                    pairs = turn.pairs(places)
-                else:
-                    cold += answer[0]
-                    unlinked += answer[1]
-                    pairs = _pairs_of(answer[2:])
-                for pair, outcome in await self._deliver_alone(pairs, common):
-                    if isinstance(outcome, Exception) or outcome[2:]:
-                        failed[turn.share_of_pair[pair]] += 1
-                    else:
-                        cold += outcome[0]
-                        unlinked += outcome[1]
+        turns = _turns(shares)
+        while under_way := list(islice(turns, TURNS_UNDER_WAY)):
+            for counts in await asyncio.gather(*(self._deliver_turn(turn, common) for turn in under_way)):
+                failed += counts[0]
+                cold += counts[1]
+                unlinked += counts[2]
         return Delivered(failed=failed.tolist(), cold=cold, unlinked=unlinked)
+
+    async def _deliver_turn(self, turn: _Turn, common: tuple[Argument, ...]) -> tuple[NDArray[np.int64], int, int]:
+        """How many of each share failed, how many were cold, how many were unlinked."""
+        failed = np.zeros(len(turn.shares), dtype=np.int64)
+        cold = unlinked = 0
+        told = await self._redis.run_shares(
+            _DELIVER, slots_of_numbers(turn.owners), turn.arguments, common=common, timeout_s=DELIVER_WITHIN_S
+        )
+        for places, answer in told:
+            if isinstance(answer, Unavailable):
+                failed += np.bincount(turn.share_of[places], minlength=len(failed))
+                continue
+            if isinstance(answer, Exception):
+                pairs = turn.pairs(places)
+            else:
+                cold += answer[0]
+                unlinked += answer[1]
+                pairs = _pairs_of(answer[2:])
+            for pair, outcome in await self._deliver_alone(pairs, common):
+                if isinstance(outcome, Exception) or outcome[2:]:
+                    failed[turn.share_of_pair[pair]] += 1
+                else:
+                    cold += outcome[0]
+                    unlinked += outcome[1]
+        return failed, cold, unlinked
 
     async def _deliver_alone(
         self, pairs: Sequence[tuple[int, int]], common: tuple[Argument, ...]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from foundation.cards import author_key, decode_author
+from foundation.errors import Unavailable
 from foundation.model.clock import Clock, Millis, SystemClock
 from foundation.model.tiers import Tier
 from foundation.redis.client import RedisCluster
@@ -358,3 +359,65 @@ async def _cross_in_turns(flows: Flows, history: list[tuple[bool, int]], batch: 
             assert told.pulled == viewer.pulled
         if crossing is None and not mark_of(tier):
             assert not viewer.pulled
+
+
+async def test_two_processes_on_one_postgresql_leave_no_follower_unmarked(
+    redis: RedisCluster, postgres: Callable[[], str]
+) -> None:
+    """People and jobs of both and the consumer of the partition, really at once; a deadlock is tried again."""
+    url = postgres()
+    async with sql_graph_stores(url, redis) as one, sql_graph_stores(url, redis) as two:
+        other = replace(two, events=one.events)
+        ana, *crowd = await one.people(25)
+        followed, applied = 0, False
+
+        async def people(graph: GraphStores, seed: int) -> None:
+            nonlocal followed
+            chance = Random(seed)
+            for _ in range(25):
+                some = chance.sample(crowd, 3)
+                change = graph.follow if chance.random() < 0.7 else graph.unfollow
+                await again(lambda some=some, change=change: change(some, ana))
+            followed += 1
+
+        async def consumer() -> None:
+            nonlocal applied
+            apply = Flows(one, redis, SystemClock(), LOW_BORDERS).apply
+            at = 0
+            while followed < 2 or at < len(one.events):
+                events = one.events[at : at + 5]
+                at += len(events)
+                await (again(lambda events=events: apply(events)) if events else asyncio.sleep(0.001))
+            applied = True
+
+        async def job(graph: GraphStores) -> None:
+            cross = Flows(graph, redis, SystemClock(), LOW_BORDERS).cross
+            while not applied:
+                await again(cross)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(consumer())
+            for seed, graph in enumerate((one, other)):
+                group.create_task(people(graph, seed))
+                group.create_task(job(graph))
+        flows = Flows(one, redis, SystemClock(), LOW_BORDERS)
+        for _ in range(3):
+            await flows.cross()
+        standing = (await one.tiers.standings([ana]))[ana]
+        assert standing.tier >= Tier.PULL
+        followers = [follower async for _, page in one.edges.follower_pages([ana]) for follower in page]
+        assert len(followers) == standing.follower_count
+        for follower in followers:
+            told = await flows.told(follower)
+            assert told is not None
+            assert ana in told.pulled
+
+
+async def again(call: Callable[[], Awaitable[Any]]) -> None:
+    for _ in range(20):
+        try:
+            await call()
+        except Unavailable:
+            continue
+        return
+    raise AssertionError("refused twenty times")

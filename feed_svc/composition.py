@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from feedmesh.feed.v1 import feed_service_pb2
 
 from feed_svc.adapters.author_posts import ReadThroughAuthorPosts
+from feed_svc.adapters.fence_memory import REMEMBERED_S, FencedHomes, FencedShelf, MemoryFence
 from feed_svc.adapters.homes_redis import RedisHomes
 from feed_svc.adapters.positions_sql import SqlPositions
 from feed_svc.adapters.ranker_grpc import GrpcRanker
@@ -17,6 +18,7 @@ from feed_svc.adapters.shelf import ReadThroughShelf
 from feed_svc.adapters.tables import FEED_TABLES
 from feed_svc.edge.cursors import FeedCursors
 from feed_svc.edge.handlers import FeedHandlers
+from feed_svc.edge.records import PrivacyRecords
 from feed_svc.flows.get_feed import GetFeed
 from feed_svc.flows.mark_seen import MarkSeen
 from feed_svc.flows.open_home import OpenHome
@@ -24,20 +26,26 @@ from feed_svc.flows.refresh_feed import RefreshFeed
 from feed_svc.flows.resume_feed import ResumeFeed
 from feed_svc.flows.save_position import SavePosition
 from feed_svc.flows.walk_feed import WalkFeed
-from feed_svc.ports import Positions
+from feed_svc.ports import Fence, Positions
 from feed_svc.settings import Settings
-from foundation.model.clock import SystemClock, SystemRandomness
+from foundation.events.port import PRIVACY
+from foundation.events.tail import Tail
+from foundation.model.clock import Clock, SystemClock, SystemRandomness
 from foundation.people import ReadThroughPeople
 from foundation.rpc.channels import internal_channel
 from foundation.rpc.server import Access, Server, Service, build_server
 from foundation.rpc.unary import unary_channel
-from foundation.runtime.resources import open_redis
+from foundation.runtime.mesh import MeshSettings
+from foundation.runtime.resources import open_log, open_redis
 from foundation.seal import Sealer
 from foundation.sql.database import open_database
+from foundation.telemetry.logging import logger
 from foundation.timeline.redis import AUTHOR_POSTS, FEED, RedisTimelines
 
 AUTHORS_TIMEOUT_SHARE = 0.8
 """Of the time for assembling, what one call for authors' posts may take: the rest is for what was found without it."""
+PRIVACY_WITHIN_S = 10.0
+"""How long a start waits for the last hour of deletes and blocks."""
 
 
 @asynccontextmanager
@@ -54,14 +62,18 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
         posts = await stack.enter_async_context(internal_channel(mesh.post_svc, mesh.internal_key))
         rank = await stack.enter_async_context(unary_channel(mesh.rank_svc, mesh.internal_key))
         people = ReadThroughPeople(redis, graph)
-        shelf = ReadThroughShelf(redis, posts=posts, people=people, capacity=settings.facts_capacity)
+        fence = MemoryFence(clock)
+        await stack.enter_async_context(_hearing_of_privacy(mesh, fence, clock))
+        shelf = FencedShelf(
+            ReadThroughShelf(redis, posts=posts, people=people, capacity=settings.facts_capacity), fence
+        )
         feeds = RedisTimelines(redis, FEED)
         assemble_timeout_s = settings.rebuild_timeout_ms / 1000
         author_posts = ReadThroughAuthorPosts(
             RedisTimelines(redis, AUTHOR_POSTS), posts, timeout_s=assemble_timeout_s * AUTHORS_TIMEOUT_SHARE
         )
         open_home = OpenHome(
-            homes=RedisHomes(redis),
+            homes=FencedHomes(RedisHomes(redis), fence),
             graph=people,
             author_posts=author_posts,
             timelines=feeds,
@@ -98,6 +110,25 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
         await server.start()
         stack.push_async_callback(server.stop, 5.0)
         yield server
+
+
+@asynccontextmanager
+async def _hearing_of_privacy(mesh: MeshSettings, fence: Fence, clock: Clock) -> AsyncIterator[None]:
+    """The fence learns of the last hour before the first request, and of everything from then on."""
+    async with open_log(mesh) as log:
+        tail = Tail(
+            log,
+            group=f"feed.privacy.{mesh.region}.{mesh.worker}",
+            topics=[PRIVACY],
+            learn=PrivacyRecords(fence),
+            clock=clock,
+            back_s=REMEMBERED_S,
+        )
+        async with tail.running():
+            if not await tail.caught_up(timeout_s=PRIVACY_WITHIN_S):
+                # Feeds are safe without it but for a failover of the cache in the last hour.
+                logger.warning("privacy_not_heard_yet", waited_s=PRIVACY_WITHIN_S)
+            yield
 
 
 @asynccontextmanager

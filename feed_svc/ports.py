@@ -108,3 +108,23 @@ class Positions(Protocol):
     async def of(self, user_id: int) -> SavedPosition | None:
         """None where nothing was saved. Raises Unavailable, DeadlineExceeded."""
         ...
+
+
+class Fence(Protocol):
+    """What was hidden lately, as the log tells it: a failover of the cache cannot lose it (rule 6)."""
+
+    def post_deleted(self, post_id: int) -> None:
+        """A post was deleted; again is harmless."""
+        ...
+
+    def block_changed(self, blocker_id: int, blocked_id: int, *, version: int, blocked: bool) -> None:
+        """A block was made or lifted; the change with the greatest version counts."""
+        ...
+
+    def deleted(self, post_ids: Sequence[int]) -> Sequence[int]:
+        """Those of *post_ids* that were deleted within the last hour."""
+        ...
+
+    def blocked_with(self, user_id: int) -> frozenset[int]:
+        """Whom the user blocked, and who blocked the user, within the last hour, where the block still stands."""
+        ...

@@ -36,6 +36,20 @@ class Mutant:
 
 MUTANTS = (
     Mutant(
+        "a lost tombstone shows the post again",
+        "feed_svc/adapters/fence_memory.py",
+        "        for post_id in self._fence.deleted(post_ids):\n",
+        "        for post_id in ():\n",
+        "tests/system/test_strict.py::test_a_tombstone_that_a_failover_lost_still_hides",
+    ),
+    Mutant(
+        "a lost viewer record shows whom a block hides",
+        "feed_svc/adapters/fence_memory.py",
+        "        blocked = self._fence.blocked_with(viewer_id)\n",
+        "        blocked = frozenset()\n",
+        "tests/system/test_strict.py::test_a_block_that_a_failover_lost_still_hides",
+    ),
+    Mutant(
         "replies mixed up by a cancelled caller",
         "foundation/redis/connection.py",
         "                self._pending.popleft()\n",

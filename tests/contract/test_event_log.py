@@ -13,11 +13,13 @@ from typing import Any, Protocol
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
+from feedmesh.events.v1.post_events_pb2 import PostDeleted
 
 from foundation.errors import Unavailable
 from foundation.events import kafka_log as kafka_adapter
 from foundation.events import kafka_topics as topics_adapter
 from foundation.events import sql_log
+from foundation.events.envelope import encode
 from foundation.events.kafka_log import KafkaEventLog, kafka_log
 from foundation.events.kafka_topics import Remedy, TopicSpec, apply_topics, plan_topics
 from foundation.events.port import (
@@ -31,6 +33,7 @@ from foundation.events.port import (
     Record,
 )
 from foundation.events.sql_log import LOG_TABLES, RECORDS, SqlEventLog
+from foundation.events.tail import Tail
 from foundation.model.clock import DAY_MS, Millis, SystemClock
 from foundation.sql.database import open_database
 from tests.kit.eventually import eventually
@@ -772,3 +775,33 @@ async def longest_pause() -> AsyncIterator[Callable[[], float]]:
     yield lambda: longest
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
+
+
+async def test_a_tail_learns_all_of_the_last_while_at_every_start(open_log: OpenLog) -> None:
+    def told(n: int) -> Event:
+        return Event(PRIVACY, 1, encode(PostDeleted(post_id=n, author_id=1), event_id=n, version=n))
+
+    async def learned(log: EventLog, *, more: int = 0) -> list[int]:
+        heard: list[int] = []
+        tail = Tail(
+            log,
+            group="feed.privacy.0",
+            topics=[PRIVACY],
+            learn=lambda batch: heard.extend(envelope.post_deleted.post_id for _, envelope in batch),
+            clock=SystemClock(),
+            back_s=60,
+        )
+        async with tail.running():
+            assert await tail.caught_up(timeout_s=20)
+            there = list(heard)
+            if more:
+                await log.append([told(more)])
+                await eventually(lambda: truth(more in heard))
+        return there
+
+    async with open_log() as log:
+        assert await learned(log) == []
+        await log.append([told(1), Event(PRIVACY, 1, b"\xff no envelope"), told(2)])
+    for _ in range(2):
+        async with open_log() as log:
+            assert (await learned(log, more=3))[:2] == [1, 2]

@@ -13,6 +13,10 @@ from feedmesh.graph.v1 import user_service_pb2 as user_pb
 from feedmesh.post.v1 import post_service_pb2 as post_pb
 
 from feedmesh_cli.mesh_file import Mesh
+from foundation.cards import card_key
+from foundation.runtime.mesh import MeshSettings
+from foundation.runtime.resources import open_redis
+from foundation.viewers import viewer_key
 from tests.kit.eventually import eventually
 from tests.kit.mesh import Client, running_mesh
 
@@ -107,3 +111,36 @@ async def test_an_update_shows_at_once(pair: Pair) -> None:
     pages = await pair.client.pages(pair.ana, feed_pb2.LATEST)
     captions = {post.post_id: post.caption for page in pages for post in page.posts}
     assert captions[pair.posts[0]] == "changed"
+
+
+async def test_a_tombstone_that_a_failover_lost_still_hides(mesh: Mesh, pair: Pair) -> None:
+    await pair.client.settled()
+    await pair.page()
+    victim = pair.posts[-1]
+
+    async def hidden() -> bool:
+        return victim not in await pair.client.latest(pair.ana)
+
+    async with open_redis(MeshSettings(redis=mesh.redis)) as redis:
+        (card,) = await redis.execute([("GET", card_key(victim))])
+        request = post_pb.DeletePostRequest(post_id=victim)
+        await pair.client.posts.DeletePost(request, metadata=pair.client.as_user(pair.bo), timeout=5)
+        # What a replica without the newest write would have: the card as it was.
+        await redis.execute([("SET", card_key(victim), card)])
+        await eventually(hidden, timeout_s=2)
+        assert (await redis.execute([("GET", card_key(victim))])) == [card], "it was hidden without the tombstone"
+
+
+async def test_a_block_that_a_failover_lost_still_hides(mesh: Mesh, pair: Pair) -> None:
+    await pair.client.settled()
+    assert len((await pair.page()).posts) == 2
+    async with open_redis(MeshSettings(redis=mesh.redis)) as redis:
+        (record,) = await redis.execute([("GET", viewer_key(pair.ana))])
+        request = graph_pb.BlockRequest(user_id=pair.ana)
+        await pair.client.graph.Block(request, metadata=pair.client.as_user(pair.bo), timeout=5)
+
+        async def nothing_of_bo() -> bool:
+            await redis.execute([("SET", viewer_key(pair.ana), record)])
+            return await pair.client.latest(pair.ana) == []
+
+        await eventually(nothing_of_bo, timeout_s=2)

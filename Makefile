@@ -26,8 +26,8 @@ test: $(DEV_DEPS) ## Install what the tests need and run all of them (ARGS="-k n
 	$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: mutants
-mutants: $(DEV_DEPS) ## Plant the bugs that matter and show which test catches each
-	$(BIN)/python tools/mutants.py
+mutants: $(DEV_DEPS) ## Plant the bugs that matter and show which test catches each (ARGS="word of a name")
+	$(BIN)/python tools/mutants.py $(ARGS)
 
 .PHONY: nemesis
 nemesis: $(DEV_DEPS) ## Kill and hang every part of a cluster under load and check every feed (about 20 minutes)

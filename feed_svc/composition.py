@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from feedmesh.feed.v1 import feed_service_pb2
 
 from feed_svc.adapters.author_posts import ReadThroughAuthorPosts
 from feed_svc.adapters.fence_memory import REMEMBERED_S, FencedHomes, FencedShelf, MemoryFence
 from feed_svc.adapters.homes_redis import RedisHomes
+from feed_svc.adapters.hot_timelines import HotAuthorPosts, HotTimelines, whole_timelines
 from feed_svc.adapters.positions_sql import SqlPositions
 from feed_svc.adapters.ranker_grpc import GrpcRanker
 from feed_svc.adapters.seen_redis import RedisSeenPosts
@@ -19,6 +21,7 @@ from feed_svc.adapters.tables import FEED_TABLES
 from feed_svc.edge.cursors import FeedCursors
 from feed_svc.edge.handlers import FeedHandlers
 from feed_svc.edge.records import PrivacyRecords
+from feed_svc.flows.gather_candidates import GatherCandidates, PulledAuthors
 from feed_svc.flows.get_feed import GetFeed
 from feed_svc.flows.mark_seen import MarkSeen
 from feed_svc.flows.open_home import OpenHome
@@ -69,9 +72,11 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
         )
         feeds = RedisTimelines(redis, FEED)
         assemble_timeout_s = settings.rebuild_timeout_ms / 1000
-        author_posts = ReadThroughAuthorPosts(
-            RedisTimelines(redis, AUTHOR_POSTS), posts, timeout_s=assemble_timeout_s * AUTHORS_TIMEOUT_SHARE
-        )
+        timelines = RedisTimelines(redis, AUTHOR_POSTS)
+        read_through = ReadThroughAuthorPosts(timelines, posts, timeout_s=assemble_timeout_s * AUTHORS_TIMEOUT_SHARE)
+        hot = HotTimelines(partial(whole_timelines, read_through, clock), clock)
+        stack.push_async_callback(hot.close)
+        author_posts = HotAuthorPosts(read_through, hot)
         open_home = OpenHome(
             homes=FencedHomes(RedisHomes(redis), fence),
             graph=people,
@@ -82,18 +87,23 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
             rebuild_timeout_s=assemble_timeout_s,
         )
         sessions = RedisSessions(redis)
+        gather_candidates = GatherCandidates(
+            sources=[PulledAuthors(author_posts=author_posts, timeout_s=settings.source_timeout_ms / 1000)]
+        )
         get_feed = GetFeed(
             open_home=open_home,
+            gather_candidates=gather_candidates,
             walk_feed=WalkFeed(author_posts=author_posts, shelf=shelf, timeout_s=assemble_timeout_s),
             ranker=GrpcRanker(rank, timeout_s=settings.rank_timeout_ms / 1000),
             sessions=sessions,
             shelf=shelf,
             timelines=feeds,
+            clock=clock,
             randomness=randomness,
         )
         handlers = FeedHandlers(
             get_feed=get_feed,
-            refresh_feed=RefreshFeed(open_home=open_home, get_feed=get_feed, shelf=shelf),
+            refresh_feed=RefreshFeed(get_feed=get_feed, gather_candidates=gather_candidates, shelf=shelf, clock=clock),
             mark_seen=MarkSeen(seen=RedisSeenPosts(redis)),
             save_position=SavePosition(positions=positions, clock=clock),
             resume_feed=ResumeFeed(positions=positions, sessions=sessions, clock=clock),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
 
+from foundation.telemetry.journal import Journal
 from foundation.timeline.port import Timeline
 from foundation.viewers import ViewerRecord
 
@@ -33,6 +34,15 @@ class Mode(IntEnum):
 
     RANKED = 1
     LATEST = 2
+
+
+class Kind(IntEnum):
+    """Where a candidate came from; the numbers are those of RankCandidatesRequest.sources."""
+
+    PUSHED = 0
+    OWN = 1
+    PULLED = 2
+    RECOMMENDED = 3
 
 
 class Degraded(IntEnum):
@@ -124,6 +134,24 @@ class Stretch:
     """Then, ids below `floor` of those that could."""
 
 
+@dataclass(slots=True, frozen=True)
+class Found:
+    """What one source found."""
+
+    ids: Sequence[int]
+    whole: bool
+    """False when some of it could not be read."""
+
+
+@dataclass(slots=True, frozen=True)
+class Candidates:
+    """What a head may be made of."""
+
+    ids: Sequence[int]
+    """Strictly descending, at most MAX_CANDIDATES."""
+    reasons: frozenset[Degraded]
+
+
 @dataclass(slots=True)
 class Slate:
     """Posts that passed, and how far the walk came."""
@@ -134,7 +162,18 @@ class Slate:
     """Ids consumed from the order."""
     foreign: int = 0
     """Of these, hidden because the viewer no longer follows the author: what a rebuild would drop."""
+    gone: int = 0
+    """Of these, those whose record or author was not to be had."""
     reasons: set[Degraded] = field(default_factory=set)
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """Ids that did not become posts, by reason."""
+        lost = self.examined - len(self.posts)
+        if not lost:
+            return {}
+        counts = {"gone": self.gone, "unfollowed": self.foreign, "hidden": lost - self.gone - self.foreign}
+        return {reason: count for reason, count in counts.items() if count}
 
     def followed_by(self, other: Slate) -> Slate:
         """Both, as one."""
@@ -142,8 +181,20 @@ class Slate:
             [*self.posts, *other.posts],
             self.examined + other.examined,
             self.foreign + other.foreign,
+            self.gone + other.gone,
             self.reasons | other.reasons,
         )
+
+
+@dataclass(slots=True, frozen=True)
+class Walked:
+    """What a walk down a feed brought."""
+
+    slate: Slate
+    next_id: int
+    """Where the next page begins, exclusive; 0 at the end."""
+    newest_id: int
+    """The first id that was looked at; 0 for none."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -160,6 +211,8 @@ class FeedPage:
     cache_hit: bool
     newest_id: int = 0
     """First pages: the newest post that this feed may show; 0 for none, and on later pages."""
+    journal: Journal | None = None
+    """The stages it went through."""
 
 
 @dataclass(slots=True, frozen=True)

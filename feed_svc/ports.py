@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from feed_svc.model import Home, Ranked, SavedPosition, Session
@@ -31,9 +31,11 @@ class AuthorPosts(Protocol):
     """Ids of what authors wrote, read through: their timelines first, the store where those are cold or end."""
 
     async def below(
-        self, author_ids: Sequence[int], *, before_id: int, after_id: int, limit: int
+        self, author_ids: Sequence[int], *, before_id: int, after_id: int, limit: int, hot: Collection[int] = ()
     ) -> Mapping[int, Timeline]:
         """An entry for every author who could be read: at most *limit* (1-500) greatest ids below *before_id*.
+
+        What is told of authors in *hot* may be two seconds old.
 
         Each is complete between its floor, which is less than *before_id* - 1, and *before_id*. Ids at or below
         *after_id* may be missing. An author without an entry could not be read in time. Never raises.

@@ -21,5 +21,7 @@ class Settings:
     """How long a first page waits for ranking before it is newest first (seed section 10.2)."""
     rebuild_timeout_ms: int = 500
     """How long a cold feed, or a page below the floor of the list, may take to assemble (seed section 10.3)."""
+    source_timeout_ms: int = 100
+    """How long a first page waits for each source beside the list before it goes on without."""
     facts_capacity: int = 1_000_000
     """Post-to-author facts kept in the process; about 100 bytes each."""

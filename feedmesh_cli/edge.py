@@ -41,11 +41,12 @@ BENCH_PREFIX = "/feedmesh.bench.Noop/"
 """The no-op RPC that `feedmesh bench` measures as the ceiling."""
 
 EXPOSED_HEADERS = (
-    "grpc-status", "grpc-message", "grpc-status-details-bin", "x-feed-quality", "x-cache-status",
+    "grpc-status", "grpc-message", "grpc-status-details-bin", "x-feed-quality", "x-cache-status", "server-timing",
     "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "x-request-id",
 )  # fmt: skip
 ALLOWED_HEADERS = (
     "authorization", "content-type", "x-grpc-web", "grpc-timeout", "x-user-agent", "x-request-id", "traceparent",
+    "x-feed-timing",
 )  # fmt: skip
 
 _TYPE = "type.googleapis.com/"

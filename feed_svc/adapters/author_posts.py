@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 from feedmesh.post.v1 import post_internal_service_pb2 as pb
 from feedmesh.post.v1.post_internal_service_pb2_grpc import PostInternalServiceStub
@@ -27,7 +27,13 @@ class ReadThroughAuthorPosts:
         self._timeout_s = timeout_s
 
     async def below(
-        self, author_ids: Sequence[int], *, before_id: int, after_id: int, limit: int
+        self,
+        author_ids: Sequence[int],
+        *,
+        before_id: int,
+        after_id: int,
+        limit: int,
+        hot: Collection[int] = (),  # noqa: ARG002 - everybody is read anew here; HotAuthorPosts makes the difference
     ) -> Mapping[int, Timeline]:
         found: dict[int, Timeline] = {}
         cold: list[int] = []

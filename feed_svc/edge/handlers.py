@@ -13,6 +13,7 @@ from feed_svc.flows.resume_feed import ResumeFeed
 from feed_svc.flows.save_position import SavePosition
 from feed_svc.model import FeedPage
 from foundation.rpc.server import Call
+from foundation.telemetry.metrics import DEGRADED_TOTAL
 
 
 class FeedHandlers:
@@ -38,7 +39,7 @@ class FeedHandlers:
     async def GetFeed(self, request: pb.GetFeedRequest, call: Call) -> bytes:
         query = wire.feed_query(request, viewer_id=call.user_id, cursors=self._cursors)
         page = await self._get_feed(query)
-        _tell_quality(page, call)
+        _tell(page, call)
         return wire.feed_response(page, self._cursors.seal(call.user_id, page.next))
 
     async def RefreshFeed(self, request: pb.RefreshFeedRequest, call: Call) -> bytes:
@@ -47,7 +48,7 @@ class FeedHandlers:
         else:
             query = wire.refresh_query(request, viewer_id=call.user_id)
             refreshed = await self._refresh_feed(query, since_id=request.since_id)
-        _tell_quality(refreshed.page, call)
+        _tell(refreshed.page, call)
         return wire.refresh_response(refreshed, self._cursors.seal(call.user_id, refreshed.page.next))
 
     async def MarkSeen(self, request: pb.MarkSeenRequest, call: Call) -> pb.MarkSeenResponse:
@@ -66,6 +67,13 @@ class FeedHandlers:
         return pb.GetFeedPositionResponse(position=wire.feed_position(saved), next_cursor=cursor)
 
 
-def _tell_quality(page: FeedPage, call: Call) -> None:
+def _tell(page: FeedPage, call: Call) -> None:
+    """What headers and metrics say of a page."""
     call.set_header("x-feed-quality", "degraded" if page.reasons else "normal")
     call.set_header("x-cache-status", "hit" if page.cache_hit else "miss")
+    for reason in page.reasons:
+        DEGRADED_TOTAL.labels(reason.name).inc()
+    if page.journal is not None:
+        page.journal.publish()
+        if call.header("x-feed-timing"):
+            call.set_header("server-timing", page.journal.server_timing())

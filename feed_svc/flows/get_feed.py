@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
+from feed_svc.flows.gather_candidates import GatherCandidates
 from feed_svc.flows.open_home import OpenedHome, OpenHome
 from feed_svc.flows.walk_feed import WalkFeed
 from feed_svc.model import (
     HEAD_CAPACITY,
-    MAX_CANDIDATES,
+    Candidates,
     Degraded,
     FeedPage,
     FeedQuery,
     Mode,
     Position,
     Ranked,
-    Seen,
     Session,
+    Slate,
+    Walked,
 )
 from feed_svc.ports import Ranker, Sessions, Shelf
-from feed_svc.stages.arrangement import arrange
+from feed_svc.stages.arrangement import compose
 from feed_svc.stages.seen import unseen_first, worth_ranking
 from feed_svc.stages.slate import fill_slate
 from foundation.errors import DomainError, InvalidArgument, Unavailable
-from foundation.model.clock import Randomness
+from foundation.model.clock import Clock, Randomness
 from foundation.model.ids import MAX_ID
+from foundation.telemetry.journal import Journal
 from foundation.timeline.port import Timelines
 
 UNLINK_SHARE = 0.3
@@ -38,118 +41,173 @@ UNLINK_SAMPLE = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GetFeed:
-    """RANKED: a frozen, ranked head, then a tail, newest first. LATEST: newest first (rules 7 and 8)."""
+    """RANKED: a frozen, ranked head, then a tail, newest first. LATEST: newest first (rules 7 and 8).
+
+    The stages of a first page: viewer (record and list, one call) → sources beside the list, at once → rank → compose →
+    freeze and slate (records, visible(), refill, splice), at once. Later pages: viewer → session → slate → tail.
+    """
 
     open_home: OpenHome
+    gather_candidates: GatherCandidates
     walk_feed: WalkFeed
     ranker: Ranker
     sessions: Sessions
     shelf: Shelf
     timelines: Timelines
+    clock: Clock
     randomness: Randomness
 
     async def __call__(self, query: FeedQuery) -> FeedPage:
-        return await self.page(query, await self.open_home(query.viewer_id, with_seen=query.opens_head))
+        journal = Journal(self.clock)
+        return await self.page(query, await self.home(query, journal), journal)
 
-    async def page(self, query: FeedQuery, home: OpenedHome) -> FeedPage:
-        """The page, of a home that was opened for it."""
-        page = await self._page(query, home)
-        if query.position is None and home.ids:
-            return replace(page, newest_id=home.ids[0])
-        return page
+    async def home(self, query: FeedQuery, journal: Journal) -> OpenedHome:
+        """The home that a page of *query* is made of."""
+        with journal.stage("viewer") as stage:
+            home = await self.open_home(query.viewer_id, with_seen=query.opens_head)
+            stage.count = len(home.ids)
+        return home
 
-    async def _page(self, query: FeedQuery, home: OpenedHome) -> FeedPage:
+    async def page(
+        self, query: FeedQuery, home: OpenedHome, journal: Journal, candidates: Candidates | None = None
+    ) -> FeedPage:
+        """The page, of a home that was opened for it and of candidates that may have been gathered already."""
         position = query.position
         if position is not None and not home.whole:
             # A first page is better with some than with none; further down a gap would go unnoticed.
             home = replace(home, ids=(), floor=MAX_ID)
         if query.mode is Mode.LATEST:
-            return await self._newest_first(query, home, position or Position(Mode.LATEST))
+            return await self._newest_first(query, home, journal, position or Position(Mode.LATEST))
         if position is None:
-            return await self._first_ranked(query, home)
+            candidates = candidates or await self.gather_candidates(home, journal)
+            return await self._first_ranked(query, home, journal, candidates)
         if position.session_id == 0:
-            return await self._newest_first(query, home, position)
-        session = await self._resume(query.viewer_id, position.session_id)
-        return await self._from_head(query, home, session, position, frozenset())
+            return await self._newest_first(query, home, journal, position)
+        session = await self._resume(query.viewer_id, position.session_id, journal)
+        return await self._from_head(query, home, journal, session, position)
 
-    async def _first_ranked(self, query: FeedQuery, home: OpenedHome) -> FeedPage:
-        candidates = home.ids[:MAX_CANDIDATES]
-        if not candidates:
+    async def _first_ranked(
+        self, query: FeedQuery, home: OpenedHome, journal: Journal, candidates: Candidates
+    ) -> FeedPage:
+        if not candidates.ids:
             # Nothing above the floor; below it there may be.
-            return await self._newest_first(query, home, Position(Mode.RANKED))
-        order, reasons = await self._rank(query.viewer_id, worth_ranking(candidates, home.seen), home.seen)
+            return await self._newest_first(query, home, journal, Position(Mode.RANKED), candidates.reasons)
+        ranked, reasons = await self._rank(query.viewer_id, candidates, home, journal)
+        with journal.stage("compose") as stage:
+            order = compose(ranked, pulled=home.viewer.pulled)
+            stage.count = len(order)
+        reasons |= candidates.reasons
+        newest_id = candidates.ids[0]
         (session_id,) = struct.unpack("<Q", self.randomness.token_bytes(8))
-        session = Session(session_id or 1, candidates[0], order)
+        session = Session(session_id or 1, newest_id, order)
         # Frozen while the slate is filled: both go to the cache in one write.
-        freezing = asyncio.create_task(self._freeze(query.viewer_id, session))
+        freezing = asyncio.create_task(self._freeze(query.viewer_id, session, journal))
         try:
-            page = await self._from_head(query, home, session, Position(Mode.RANKED), reasons)
+            page = await self._from_head(query, home, journal, session, Position(Mode.RANKED), reasons)
         finally:
             frozen = await freezing
-        if frozen:
-            return page
-        position = Position(Mode.RANKED, freeze_id=session.freeze_id, before_id=session.freeze_id + 1)
-        return await self._newest_first(query, home, position, reasons | {Degraded.SESSION_UNAVAILABLE})
+        if not frozen:
+            position = Position(Mode.RANKED, freeze_id=newest_id, before_id=newest_id + 1)
+            reasons |= {Degraded.SESSION_UNAVAILABLE}
+            page = await self._newest_first(query, home, journal, position, reasons)
+        return replace(page, newest_id=newest_id)
 
-    async def _freeze(self, viewer_id: int, session: Session) -> bool:
-        try:
-            await self.sessions.save(viewer_id, session)
-        except Unavailable:
-            return False
-        return True
+    async def _freeze(self, viewer_id: int, session: Session, journal: Journal) -> bool:
+        with journal.stage("freeze") as stage:
+            try:
+                await self.sessions.save(viewer_id, session)
+            except Unavailable:
+                return False
+            stage.count = len(session.ids)
+            return True
 
     async def _rank(
-        self, viewer_id: int, candidates: Sequence[int], seen: Seen
-    ) -> tuple[list[int], frozenset[Degraded]]:
-        try:
-            ranked = await self.ranker.rank(viewer_id, candidates)
-        except DomainError:
-            newest = candidates[:HEAD_CAPACITY]
-            head = unseen_first(Ranked(newest, await self.shelf.authors_of(newest)), seen)
-            return arrange(head.ids, head.author_ids), frozenset({Degraded.RANK_FALLBACK})
-        self.shelf.learn(ranked.ids, ranked.author_ids)
-        head = unseen_first(ranked, seen)
-        return arrange(head.ids, head.author_ids), frozenset()
+        self, viewer_id: int, candidates: Candidates, home: OpenedHome, journal: Journal
+    ) -> tuple[Ranked, frozenset[Degraded]]:
+        """At most HEAD_CAPACITY, best first, unseen before seen; the newest where ranking fails."""
+        ids = worth_ranking(candidates.ids, home.seen)
+        reasons = frozenset[Degraded]()
+        with journal.stage("rank") as stage:
+            try:
+                ranked = await self.ranker.rank(viewer_id, ids)
+                self.shelf.learn(ranked.ids, ranked.author_ids)
+            except DomainError:
+                newest = ids[:HEAD_CAPACITY]
+                ranked = Ranked(newest, await self.shelf.authors_of(newest))
+                reasons = frozenset({Degraded.RANK_FALLBACK})
+            stage.count = len(ranked.ids)
+            if len(candidates.ids) > stage.count:
+                stage.dropped = {"quick_score": len(ids) - stage.count, "seen": len(candidates.ids) - len(ids)}
+        return unseen_first(ranked, home.seen), reasons
 
-    async def _resume(self, viewer_id: int, session_id: int) -> Session:
-        session = await self.sessions.load(viewer_id, session_id)
+    async def _resume(self, viewer_id: int, session_id: int, journal: Journal) -> Session:
+        with journal.stage("session") as stage:
+            session = await self.sessions.load(viewer_id, session_id)
+            stage.count = len(session.ids) if session else 0
         if session is None:
             raise InvalidArgument("CURSOR_EXPIRED", "this feed session is gone: ask again without a cursor")
         return session
 
     async def _from_head(
-        self, query: FeedQuery, home: OpenedHome, session: Session, start: Position, reasons: frozenset[Degraded]
+        self,
+        query: FeedQuery,
+        home: OpenedHome,
+        journal: Journal,
+        session: Session,
+        start: Position,
+        reasons: frozenset[Degraded] = frozenset(),
     ) -> FeedPage:
         """A page that begins in the head and may end in the tail: one order, walked from the position."""
         head = session.ids[start.slot :] if start.before_id == 0 else ()
-        slate = await fill_slate(self.shelf, query.viewer_id, home.viewer, head, query.limit)
+        with journal.stage("slate") as stage:
+            slate = await fill_slate(self.shelf, query.viewer_id, home.viewer, head, query.limit)
+            stage.count, stage.dropped = len(slate.posts), slate.dropped
         slot = start.slot + slate.examined
         after: Position | None = Position(Mode.RANKED, session.session_id, slot, session.freeze_id)
         if slate.examined == len(head):
             # Most pages end inside the head; only those that reach its end need to know what follows it.
-            rest, before_id = await self.walk_feed(
-                query.viewer_id,
-                home,
-                before_id=start.before_id or session.freeze_id + 1,
-                limit=query.limit - len(slate.posts),
-                shown=set(session.ids),
-            )
-            slate = slate.followed_by(rest)
-            after = Position(Mode.RANKED, session.session_id, 0, session.freeze_id, before_id) if before_id else None
-        await self._tidy(query.viewer_id, slate.examined, slate.foreign)
+            before_id = start.before_id or session.freeze_id + 1
+            room = query.limit - len(slate.posts)
+            walked = await self._walk(query, home, journal, before_id, room, shown=set(session.ids))
+            slate = slate.followed_by(walked.slate)
+            next_id = walked.next_id
+            after = Position(Mode.RANKED, session.session_id, 0, session.freeze_id, next_id) if next_id else None
+        await self._tidy(query.viewer_id, slate)
         all_reasons = home.reasons | reasons | slate.reasons
-        return FeedPage(slate.posts, after, session.session_id, all_reasons, home.cache_hit)
+        return FeedPage(slate.posts, after, session.session_id, all_reasons, home.cache_hit, journal=journal)
 
     async def _newest_first(
-        self, query: FeedQuery, home: OpenedHome, start: Position, reasons: frozenset[Degraded] = frozenset()
+        self,
+        query: FeedQuery,
+        home: OpenedHome,
+        journal: Journal,
+        start: Position,
+        reasons: frozenset[Degraded] = frozenset(),
     ) -> FeedPage:
-        slate, before_id = await self.walk_feed(query.viewer_id, home, before_id=start.before_id, limit=query.limit)
-        await self._tidy(query.viewer_id, slate.examined, slate.foreign)
-        after = Position(start.mode, freeze_id=start.freeze_id, before_id=before_id) if before_id else None
-        return FeedPage(slate.posts, after, 0, home.reasons | reasons | slate.reasons, home.cache_hit)
+        walked = await self._walk(query, home, journal, start.before_id, query.limit)
+        await self._tidy(query.viewer_id, walked.slate)
+        next_id = walked.next_id
+        after = Position(start.mode, freeze_id=start.freeze_id, before_id=next_id) if next_id else None
+        reasons |= home.reasons | walked.slate.reasons
+        newest_id = walked.newest_id if query.position is None else 0
+        return FeedPage(walked.slate.posts, after, 0, reasons, home.cache_hit, newest_id, journal)
 
-    async def _tidy(self, viewer_id: int, examined: int, foreign: int) -> None:
-        if examined >= UNLINK_SAMPLE and foreign > UNLINK_SHARE * examined:
+    async def _walk(
+        self,
+        query: FeedQuery,
+        home: OpenedHome,
+        journal: Journal,
+        before_id: int,
+        limit: int,
+        shown: Collection[int] = (),
+    ) -> Walked:
+        with journal.stage("tail") as stage:
+            walked = await self.walk_feed(query.viewer_id, home, before_id=before_id, limit=limit, shown=shown)
+            stage.count, stage.dropped = len(walked.slate.posts), walked.slate.dropped
+            return walked
+
+    async def _tidy(self, viewer_id: int, slate: Slate) -> None:
+        if slate.examined >= UNLINK_SAMPLE and slate.foreign > UNLINK_SHARE * slate.examined:
             try:
                 await self.timelines.unlink([viewer_id])
             except Unavailable:

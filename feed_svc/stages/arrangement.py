@@ -1,45 +1,75 @@
-"""Arrangement of a head: at most AUTHOR_CAP posts of one author per window, nothing dropped (rule 7). Pure."""
+"""Arrangement of a head: authors capped and kinds mixed per window, nothing dropped (rule 7). Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from feed_svc.model import AUTHOR_CAP, WINDOW
+from feed_svc.model import AUTHOR_CAP, WINDOW, Kind, Ranked
+
+MOST = {Kind.PULLED: 3, Kind.RECOMMENDED: 3}
+"""Of each kind in a window of WINDOW, as long as others can fill it (seed section 5)."""
+LEAST = {Kind.PULLED: 2, Kind.RECOMMENDED: 2}
+"""Of each kind in a window, as long as there are any: so 14-16 are left to what is pushed."""
 
 
-def arrange(ids: Sequence[int], author_ids: Sequence[int]) -> list[int]:
+def compose(ranked: Ranked, *, pulled: Collection[int]) -> list[int]:
+    """The order of a head: *ranked*, arranged by authors and, where the viewer follows *pulled* ones, by kinds."""
+    if not pulled:
+        return arrange(ranked.ids, ranked.author_ids)
+    kinds = [Kind.PULLED if author_id in pulled else Kind.PUSHED for author_id in ranked.author_ids]
+    return arrange(ranked.ids, ranked.author_ids, kinds)
+
+
+def arrange(ids: Sequence[int], author_ids: Sequence[int], kinds: Sequence[Kind] | None = None) -> list[int]:
     """*ids* in an order where no window of WINDOW slots holds more than AUTHOR_CAP of one author, best kept first.
 
-    Surplus moves down to the next window that has room. When only surplus is left the cap can't hold: the rest follows
-    in its order. Author 0 is unknown and never capped.
+    With *kinds* each window also holds LEAST to MOST of each of them; short kinds are filled by others. Surplus moves
+    down to the next window that has room. When only surplus is left the cap can't hold: the rest follows in its order.
+    Author 0 is unknown and never capped.
     """
-    if _fits_already(author_ids):
+    if kinds is None and _fits_already(author_ids):
         return list(ids)
     arranged: list[int] = []
-    waiting = list(zip(ids, author_ids, strict=True))
+    waiting = list(zip(ids, author_ids, kinds or [Kind.PUSHED] * len(ids), strict=True))
     while waiting:
-        taken: dict[int, int] = {}
-        surplus: list[tuple[int, int]] = []
-        room = WINDOW
-        for place, (post_id, author_id) in enumerate(waiting):
-            if room == 0:
-                surplus.extend(waiting[place:])
-                break
-            count = taken.get(author_id, 0)
-            if count >= AUTHOR_CAP and author_id:
-                surplus.append((post_id, author_id))
-                continue
-            taken[author_id] = count + 1
-            arranged.append(post_id)
-            room -= 1
-        if room:
+        chosen = _window(waiting)
+        arranged.extend(waiting[place][0] for place in chosen)
+        taken = set(chosen)
+        waiting = [entry for place, entry in enumerate(waiting) if place not in taken]
+        if len(chosen) < WINDOW:
             # The window could not be filled: only surplus is left, and it keeps its order.
-            arranged.extend(post_id for post_id, _ in surplus)
+            arranged.extend(post_id for post_id, _, _ in waiting)
             break
-        waiting = surplus
     return arranged
+
+
+def _window(waiting: Sequence[tuple[int, int, Kind]]) -> list[int]:
+    """Places of *waiting* that make the next window, ascending."""
+    there = Counter(kind for _, _, kind in waiting)
+    due = {kind: min(least, there[kind]) for kind, least in LEAST.items()}
+    of_author: Counter[int] = Counter()
+    of_kind: Counter[Kind] = Counter()
+    chosen: list[int] = []
+
+    def fits(kind: Kind) -> bool:
+        """Within the share of the kind, and with room left for what is due to the others."""
+        owed = sum(max(0, least - of_kind[other]) for other, least in due.items() if other is not kind)
+        return of_kind[kind] < MOST.get(kind, WINDOW) and len(chosen) + owed < WINDOW
+
+    for by_kind in (True, False):  # first each kind its share, then whoever is next
+        taken = set(chosen)
+        for place, (_, author_id, kind) in enumerate(waiting):
+            if len(chosen) == WINDOW:
+                break
+            if place in taken or (author_id and of_author[author_id] >= AUTHOR_CAP) or (by_kind and not fits(kind)):
+                continue
+            of_author[author_id] += 1
+            of_kind[kind] += 1
+            chosen.append(place)
+    return sorted(chosen)
 
 
 def _fits_already(author_ids: Sequence[int]) -> bool:

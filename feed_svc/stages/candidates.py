@@ -37,6 +37,12 @@ def with_pulled(listed: Stretch, pulled: Stretch) -> Stretch:
     return Stretch(sorted(ids, reverse=True), floor, pulled.missing)
 
 
+def newest_of_few(parts: Sequence[Timeline], *, authors: int, limit: int, after_id: int) -> list[int]:
+    """The newest *limit* ids above *after_id* of those *authors* of *parts* whose newest post is newest."""
+    posted = sorted((part for part in parts if part.ids), key=lambda part: part.ids[0], reverse=True)[:authors]
+    return sorted((post_id for part in posted for post_id in part.ids if post_id > after_id), reverse=True)[:limit]
+
+
 def before(ids: Sequence[int], before_id: int) -> Sequence[int]:
     """The part of descending *ids* below *before_id*; all of them for 0."""
     if before_id == 0:

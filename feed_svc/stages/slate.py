@@ -35,9 +35,11 @@ async def fill_slate(shelf: Shelf, viewer_id: int, viewer: ViewerRecord, ids: Se
             slate.examined += 1
             card = cards.get(post_id)
             if card is None:
+                slate.gone += 1
                 continue
             author = authors.get(card.author_id)
             if author is None:
+                slate.gone += 1
                 slate.reasons.add(Degraded.POSTS_UNAVAILABLE)
                 continue
             if visible(viewer_id, author.facts, card.state, viewer.edge(card.author_id), Surface.FEED):

@@ -6,7 +6,7 @@ round goes on. So a page costs what it shows, however deep it lies and however m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from feed_svc.model import Stretch
 from feed_svc.ports import AuthorPosts
@@ -21,7 +21,13 @@ GENEROSITY = 8
 
 
 async def walk_down(
-    author_posts: AuthorPosts, author_ids: Sequence[int], *, before_id: int, after_id: int, wanted: int
+    author_posts: AuthorPosts,
+    author_ids: Sequence[int],
+    *,
+    before_id: int,
+    after_id: int,
+    wanted: int,
+    hot: Collection[int] = (),
 ) -> Stretch:
     """The posts of *author_ids* between the bounds, both exclusive, newest first, until there are *wanted* or no more.
 
@@ -34,7 +40,7 @@ async def walk_down(
     for _ in range(MAX_ROUNDS):
         if floor <= after_id or len(ids) >= wanted:
             break
-        parts = await author_posts.below(author_ids, before_id=floor + 1, after_id=after_id, limit=limit)
+        parts = await author_posts.below(author_ids, before_id=floor + 1, after_id=after_id, limit=limit, hot=hot)
         newer, lower = merge_parts(parts.values(), after_id=after_id)
         if len(parts) < len(author_ids):
             return Stretch(ids, floor, missing=True, loose=newer)

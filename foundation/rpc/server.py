@@ -73,13 +73,21 @@ class Service:
 class Call:
     """What a handler may know and say about a call beside its request."""
 
-    __slots__ = ("deadline", "headers", "user_id")
+    __slots__ = ("_context", "deadline", "headers", "user_id")
 
-    def __init__(self, user_id: int, deadline: Deadline) -> None:
+    def __init__(self, user_id: int, deadline: Deadline, context: Context) -> None:
+        self._context = context
         self.user_id = user_id
         """The user of the verified token; 0 for services and open RPCs."""
         self.deadline = deadline
         self.headers: list[tuple[str, str]] = []
+
+    def header(self, name: str) -> str:
+        """What the caller sent under *name*, in lower case; empty for nothing."""
+        for key, value in self._context.invocation_metadata() or ():
+            if key == name and isinstance(value, str):
+                return value
+        return ""
 
     def set_header(self, name: str, value: str) -> None:
         """Send a header before the answer."""
@@ -279,7 +287,7 @@ class _Gate:
             left = self._settings.default_deadline_s
         deadline = Deadline(self._clock, left)
         enter(deadline)
-        return Call(user_id, deadline)
+        return Call(user_id, deadline, context)
 
     def _translated(self, failure: Exception, method: MethodDescriptor) -> DomainError:
         if isinstance(failure, DomainError):

@@ -22,6 +22,7 @@ from foundation.timeline.port import CAPACITY
 from foundation.timeline.redis import AUTHOR_POSTS, FEED, RedisTimelines
 from foundation.viewers import encode_viewer, viewer_key
 from foundation.visibility import UserState
+from tests.kit.http import send
 from tests.kit.mesh import Client, running_mesh
 from tests.kit.reference import ReferenceWorld
 
@@ -194,3 +195,35 @@ async def test_who_follows_60_pulled_authors_misses_none_of_them(circle: Circle)
     # Evicted and rebuilt, some are in the list as well: folded.
     await RedisTimelines(circle.redis, FEED).unlink([circle.reader])
     assert await circle.client.latest(circle.reader, limit=100) == whole
+
+
+async def test_the_stages_of_a_page_are_told_on_request(circle: Circle) -> None:
+    await circle.write(circle.friends)
+    await circle.client.settled()
+    token, edge = circle.client.token(circle.reader), circle.client.mesh.edge_address
+    asked = await send(edge, "GET", "/v1/feed?limit=5", token=token, headers={"x-feed-timing": "1"})
+    stages = [entry.split(";")[0] for entry in asked.headers["server-timing"].split(", ")]
+    assert stages == ["viewer", "rank", "compose", "slate", "freeze"]
+    assert "server-timing" not in (await send(edge, "GET", "/v1/feed", token=token)).headers
+    await unpushed(circle, circle.friends[:3])
+    call = circle.client.feed.GetFeed(
+        feed_pb.GetFeedRequest(),
+        metadata=(*circle.client.as_user(circle.reader), ("x-feed-timing", "1")),
+        timeout=5,
+    )
+    assert len((await call).posts) == len(circle.friends)
+    told = {key: value for key, value in await call.initial_metadata() or ()}
+    assert "pulled;dur=" in str(told["server-timing"])
+
+
+@pytest.mark.parametrize("circle", [30], indirect=True)
+async def test_a_head_mixes_pulled_authors_in_by_their_share(circle: Circle) -> None:
+    pulled = circle.friends[:10]
+    await circle.write([friend for _ in range(3) for friend in circle.friends[10:]])
+    await circle.write([friend for _ in range(3) for friend in pulled])
+    await circle.client.settled()
+    await unpushed(circle, pulled)
+    page = await circle.page("", limit=40, mode=feed_pb2.RANKED)
+    authors = [circle.model.author_of[post.post_id] for post in page.posts]
+    for window in (authors[:20], authors[20:]):
+        assert 2 <= sum(author in pulled for author in window) <= 3, "however new the posts of the others are"

@@ -7,8 +7,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feed_svc.model import AUTHOR_CAP, WINDOW
-from feed_svc.stages.arrangement import arrange
+from feed_svc.model import AUTHOR_CAP, WINDOW, Kind, Ranked
+from feed_svc.stages.arrangement import LEAST, MOST, arrange, compose
 
 authors = st.lists(st.integers(0, 12), max_size=200)
 
@@ -44,3 +44,40 @@ def test_surplus_of_one_author_moves_down_to_the_next_window() -> None:
 
 def test_unknown_authors_are_never_capped() -> None:
     assert arrange([3, 2, 1], [0, 0, 0]) == [3, 2, 1]
+
+
+mixed = st.lists(
+    st.tuples(st.integers(0, 40), st.sampled_from([Kind.PUSHED, Kind.PULLED, Kind.RECOMMENDED])), max_size=200
+)
+
+
+@given(mixed)
+def test_mixing_kinds_drops_nothing_and_keeps_the_order_within_a_window(entries: list[tuple[int, Kind]]) -> None:
+    ids = list(range(len(entries)))
+    arranged = arrange(ids, [author for author, _ in entries], [kind for _, kind in entries])
+    assert sorted(arranged) == ids
+    for start in range(0, len(arranged) - WINDOW, WINDOW):
+        assert arranged[start : start + WINDOW] == sorted(arranged[start : start + WINDOW])
+
+
+@given(st.permutations([*[Kind.PUSHED] * 70, *[Kind.PULLED] * 40, *[Kind.RECOMMENDED] * 40]))
+def test_each_window_holds_its_share_of_each_kind_while_others_last(kinds: list[Kind]) -> None:
+    """Seed section 5: of 20 slots 14-16 pushed, 2-3 pulled, 2-3 recommended."""
+    arranged = arrange(list(range(150)), list(range(1, 151)), kinds)
+    for start in range(0, 4 * WINDOW, WINDOW):
+        window = Counter(kinds[place] for place in arranged[start : start + WINDOW])
+        assert 14 <= window[Kind.PUSHED] <= 16
+        for kind in (Kind.PULLED, Kind.RECOMMENDED):
+            assert LEAST[kind] <= window[kind] <= MOST[kind]
+
+
+def test_short_kinds_are_filled_by_others() -> None:
+    few = [Kind.PULLED] * 30 + [Kind.PUSHED] * 5
+    window = arrange(list(range(35)), list(range(1, 36)), few)[:WINDOW]
+    assert Counter(few[place] for place in window) == {Kind.PULLED: 15, Kind.PUSHED: 5}
+
+
+def test_who_follows_nobody_pulled_gets_what_ranking_says() -> None:
+    ranked = Ranked([5, 9, 7], [1, 2, 3])
+    assert compose(ranked, pulled=frozenset()) == [5, 9, 7]
+    assert compose(ranked, pulled={2}) == [5, 9, 7]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feed_svc.model import Stretch
-from feed_svc.stages.candidates import before, newest_first, with_pulled
+from feed_svc.stages.candidates import before, newest_first, newest_of_few, with_pulled
 from foundation.timeline.port import CAPACITY, Timeline
 
 posts = st.lists(st.integers(1, 3_000), unique=True, max_size=700)
@@ -56,3 +56,10 @@ def test_before_splits_without_gap_or_repeat(ids: list[int], cut: int) -> None:
         assert [*(post_id for post_id in descending if post_id >= cut), *tail] == descending
     else:
         assert tail == descending
+
+
+def test_of_many_pulled_authors_those_who_posted_last_get_into_a_head() -> None:
+    parts = [Timeline((100 + author, 50 + author), 0) for author in range(10)]
+    assert newest_of_few([*parts, Timeline((), 0)], authors=2, limit=9, after_id=0) == [109, 108, 59, 58]
+    assert newest_of_few(parts, authors=3, limit=2, after_id=0) == [109, 108]
+    assert newest_of_few(parts, authors=2, limit=9, after_id=58) == [109, 108, 59]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,8 +31,9 @@ class Store:
         self.asked: list[int] = []
 
     async def below(
-        self, author_ids: Sequence[int], *, before_id: int, after_id: int, limit: int
+        self, author_ids: Sequence[int], *, before_id: int, after_id: int, limit: int, hot: Collection[int] = ()
     ) -> Mapping[int, Timeline]:
+        assert not hot
         self.asked.append(before_id)
         parts = {
             author: part_below(

@@ -21,6 +21,7 @@ from feed_svc.adapters.tables import FEED_TABLES
 from feed_svc.edge.cursors import FeedCursors
 from feed_svc.edge.handlers import FeedHandlers
 from feed_svc.edge.records import PrivacyRecords
+from feed_svc.flows.explain_item import ExplainItem
 from feed_svc.flows.gather_candidates import GatherCandidates, PulledAuthors
 from feed_svc.flows.get_feed import GetFeed
 from feed_svc.flows.mark_seen import MarkSeen
@@ -90,11 +91,12 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
         gather_candidates = GatherCandidates(
             sources=[PulledAuthors(author_posts=author_posts, timeout_s=settings.source_timeout_ms / 1000)]
         )
+        ranker = GrpcRanker(rank, timeout_s=settings.rank_timeout_ms / 1000)
         get_feed = GetFeed(
             open_home=open_home,
             gather_candidates=gather_candidates,
             walk_feed=WalkFeed(author_posts=author_posts, shelf=shelf, timeout_s=assemble_timeout_s),
-            ranker=GrpcRanker(rank, timeout_s=settings.rank_timeout_ms / 1000),
+            ranker=ranker,
             sessions=sessions,
             shelf=shelf,
             timelines=feeds,
@@ -107,6 +109,9 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
             mark_seen=MarkSeen(seen=RedisSeenPosts(redis)),
             save_position=SavePosition(positions=positions, clock=clock),
             resume_feed=ResumeFeed(positions=positions, sessions=sessions, clock=clock),
+            explain_item=ExplainItem(
+                get_feed=get_feed, gather_candidates=gather_candidates, ranker=ranker, shelf=shelf, clock=clock
+            ),
             cursors=FeedCursors(Sealer({1: bytes.fromhex(settings.cursor_key)}, 1, randomness), clock),
         )
         server = build_server(

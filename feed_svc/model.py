@@ -231,3 +231,43 @@ class Ranked:
     ids: Sequence[int]
     author_ids: Sequence[int]
     """Author of the id at the same place; 0 where unknown."""
+
+
+@dataclass(slots=True, frozen=True)
+class Scores:
+    """How one candidate fared in ranking."""
+
+    quick_score: float
+    quick_place: int
+    """From 1."""
+    model_score: float
+    model_place: int
+    """From 1; 0 where stage 1 left it out."""
+    model_version: str
+    features: Sequence[tuple[str, float]]
+
+
+class Place(IntEnum):
+    """Where a post stands; the numbers are those of feedmesh.feed.v1.FeedItemPlace."""
+
+    HEAD = 1
+    TAIL = 2
+    NOT_IN_FEED = 3
+
+
+@dataclass(slots=True, frozen=True)
+class Explanation:
+    """Why one post is where it is in a feed that was made now."""
+
+    post_id: int
+    kind: Kind | None
+    """None for a post of nobody whom the viewer follows."""
+    place: Place
+    slot: int
+    """In the head, from 1; 0 outside of it."""
+    decision: str
+    """In words: shown or hidden, and why."""
+    visible: bool
+    scores: Scores | None
+    """None where ranking did not answer."""
+    journal: Journal

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
-from feed_svc.model import Home, Ranked, SavedPosition, Session
+from feed_svc.model import Home, Ranked, SavedPosition, Scores, Session
 from foundation.cards import AuthorCard, Card
 from foundation.timeline.port import Timeline
 from foundation.viewers import ViewerRecord
@@ -70,6 +70,10 @@ class Ranker(Protocol):
 
         Raises a DomainError when ranking failed, was late or answered nonsense.
         """
+        ...
+
+    async def explain(self, viewer_id: int, candidate_ids: Sequence[int], post_id: int) -> tuple[Ranked, Scores]:
+        """The same, and how *post_id*, one of the candidates, fared."""
         ...
 
 

@@ -208,6 +208,22 @@ async def _call(method: str, body: str, *, user: str, timeout_s: float, data: Pa
         print(answer.json, flush=True)
 
 
+@app.command()
+def explain(
+    post_id: Annotated[int, typer.Argument(metavar="POST_ID", help="The post.", min=1)],
+    user: Annotated[str, typer.Option(metavar="USERNAME", help="Whose feed.")],
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """Tell why a post is where it is in a user's feed: source, place, scores, features, decision."""
+    from feedmesh_cli.explaining import as_text
+    from feedmesh_cli.explaining import explain as ask
+    from feedmesh_cli.mesh_file import running_mesh
+
+    found = asyncio.run(ask(running_mesh(data), post_id, user))
+    _emit(found, as_text(found), json=json)
+
+
 @seed.command("graph")
 def seed_graph(
     file: Annotated[Path, typer.Argument(metavar="FILE", help='An edge a line: "1 2"; # and % start comments.')],

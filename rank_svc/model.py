@@ -24,6 +24,8 @@ class RankQuery:
     limit: int
     session_length_s: int = 0
     posts_seen: int = 0
+    explain_id: int = 0
+    """A candidate of which more is told; 0 for none."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -37,6 +39,20 @@ class FeatureRows:
 
 
 @dataclass(slots=True, frozen=True)
+class Explained:
+    """How one candidate fared."""
+
+    quick_score: float
+    quick_place: int
+    """From 1."""
+    model_score: float
+    model_place: int
+    """From 1; 0 where stage 1 left it out."""
+    features: NDArray[np.float32]
+    """What the model was given, in the order of FEATURES."""
+
+
+@dataclass(slots=True, frozen=True)
 class Ranked:
     """Best first; ties to the greater id."""
 
@@ -45,6 +61,7 @@ class Ranked:
     scores: NDArray[np.float32]
     """Descending, finite."""
     model_version: str
+    explained: Explained | None = None
 
 
 @dataclass(slots=True, frozen=True)

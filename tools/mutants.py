@@ -194,6 +194,20 @@ MUTANTS = (
         "tests/system/test_scroll.py::test_who_follows_60_pulled_authors_misses_none_of_them",
     ),
     Mutant(
+        "a read of a hot author for each who asks",
+        "feed_svc/adapters/hot_timelines.py",
+        "        wanted = [author_id for author_id in author_ids if author_id not in self._loading]\n",
+        "        wanted = list(author_ids)\n",
+        "tests/unit/feed_svc/test_hot_timelines.py::test_many_who_ask_at_once_make_one_read",
+    ),
+    Mutant(
+        "kinds of a window not mixed",
+        "feed_svc/stages/arrangement.py",
+        "        return of_kind[kind] < MOST.get(kind, WINDOW) and len(chosen) + owed < WINDOW\n",
+        "        return len(chosen) + owed < WINDOW\n",
+        "tests/unit/feed_svc/test_arrangement.py::test_each_window_holds_its_share_of_each_kind_while_others_last",
+    ),
+    Mutant(
         "rebuild without its begin marker",
         "foundation/timeline/lua/begin.lua",
         "    redis.call('RPUSH', key, '!' .. token .. ':' .. floor)\n    redis.call('EXPIRE', key, ARGV[2])\n",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from feedmesh.rank.v1 import rank_service_pb2 as pb
 
-from feed_svc.model import HEAD_CAPACITY, Ranked
+from feed_svc.model import HEAD_CAPACITY, Ranked, Scores
 from foundation.errors import Internal
 from foundation.rpc.unary import UnaryChannel
 
@@ -23,9 +23,25 @@ class GrpcRanker:
         self._timeout_s = timeout_s
 
     async def rank(self, viewer_id: int, candidate_ids: Sequence[int]) -> Ranked:
+        ranked, _ = await self._ask(viewer_id, candidate_ids, 0)
+        return ranked
+
+    async def explain(self, viewer_id: int, candidate_ids: Sequence[int], post_id: int) -> tuple[Ranked, Scores]:
+        ranked, answer = await self._ask(viewer_id, candidate_ids, post_id)
+        found = answer.explanation
+        features = [(feature.name, feature.value) for feature in found.features]
+        return ranked, Scores(
+            found.quick_score, found.quick_place, found.model_score, found.model_place, answer.model_version, features
+        )
+
+    async def _ask(
+        self, viewer_id: int, candidate_ids: Sequence[int], explain_id: int
+    ) -> tuple[Ranked, pb.RankCandidatesResponse]:
         candidates = np.frombuffer(array("q", candidate_ids), dtype=np.int64)
         packed = candidates.astype("<i8", copy=False).tobytes()
-        request = pb.RankCandidatesRequest(user_id=viewer_id, candidate_ids=packed, limit=HEAD_CAPACITY)
+        request = pb.RankCandidatesRequest(
+            user_id=viewer_id, candidate_ids=packed, limit=HEAD_CAPACITY, explain_id=explain_id
+        )
         raw = await self._channel.call(RANK_CANDIDATES, request.SerializeToString(), self._timeout_s)
         answer = pb.RankCandidatesResponse.FromString(raw)
         ids = np.frombuffer(answer.post_ids, dtype="<i8").tolist()
@@ -34,4 +50,4 @@ class GrpcRanker:
         chosen = set(ids)
         if len(chosen) != expected or not len(authors) == len(ids) == expected or not chosen.issubset(candidate_ids):
             raise Internal("RANK_ANSWER_INVALID")
-        return Ranked(ids, authors)
+        return Ranked(ids, authors), answer

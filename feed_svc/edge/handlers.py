@@ -6,6 +6,7 @@ from feedmesh.feed.v1 import feed_service_pb2 as pb
 
 from feed_svc.edge import wire
 from feed_svc.edge.cursors import FeedCursors
+from feed_svc.flows.explain_item import ExplainItem
 from feed_svc.flows.get_feed import GetFeed
 from feed_svc.flows.mark_seen import MarkSeen
 from feed_svc.flows.refresh_feed import RefreshFeed
@@ -27,6 +28,7 @@ class FeedHandlers:
         mark_seen: MarkSeen,
         save_position: SavePosition,
         resume_feed: ResumeFeed,
+        explain_item: ExplainItem,
         cursors: FeedCursors,
     ) -> None:
         self._get_feed = get_feed
@@ -34,6 +36,7 @@ class FeedHandlers:
         self._mark_seen = mark_seen
         self._save_position = save_position
         self._resume_feed = resume_feed
+        self._explain_item = explain_item
         self._cursors = cursors
 
     async def GetFeed(self, request: pb.GetFeedRequest, call: Call) -> bytes:
@@ -65,6 +68,9 @@ class FeedHandlers:
         saved, following = await self._resume_feed(call.user_id)
         cursor = self._cursors.seal(call.user_id, following)
         return pb.GetFeedPositionResponse(position=wire.feed_position(saved), next_cursor=cursor)
+
+    async def ExplainFeedItem(self, request: pb.ExplainFeedItemRequest, call: Call) -> pb.ExplainFeedItemResponse:
+        return wire.explanation(await self._explain_item(call.user_id, request.post_id))
 
 
 def _tell(page: FeedPage, call: Call) -> None:

@@ -6,7 +6,7 @@ from feedmesh.feed.v1 import feed_pb2
 from feedmesh.feed.v1 import feed_service_pb2 as pb
 
 from feed_svc.edge.cursors import FeedCursors
-from feed_svc.model import FeedPage, FeedQuery, Mode, Refreshed, SavedPosition
+from feed_svc.model import Explanation, FeedPage, FeedQuery, Kind, Mode, Refreshed, SavedPosition
 from foundation.cards import varint
 from foundation.errors import InvalidArgument
 from foundation.list_cursors import page_limit
@@ -60,3 +60,30 @@ def feed_position(saved: SavedPosition) -> feed_pb2.FeedPosition:
     position = feed_pb2.FeedPosition(mode=feed_pb2.FeedMode.ValueType(saved.mode), anchor_id=saved.anchor_id)
     position.saved_at.FromMilliseconds(saved.saved_ms)
     return position
+
+
+_SOURCES = {Kind.PUSHED: feed_pb2.PUSHED, Kind.PULLED: feed_pb2.PULLED, Kind.OWN: feed_pb2.OWN}
+
+
+def explanation(found: Explanation) -> pb.ExplainFeedItemResponse:
+    """Why a post is where it is, as callers see it."""
+    answer = pb.ExplainFeedItemResponse(
+        post_id=found.post_id,
+        source=_SOURCES[found.kind] if found.kind is not None else feed_pb2.FEED_ITEM_SOURCE_UNSPECIFIED,
+        place=feed_pb2.FeedItemPlace.ValueType(found.place),
+        slot=found.slot,
+        visible=found.visible,
+        decision=found.decision,
+        stages=[
+            pb.FeedStage(name=stage.name, milliseconds=stage.seconds * 1_000, kept=stage.count)
+            for stage in found.journal.stages
+        ],
+    )
+    scores = found.scores
+    if scores is not None:
+        answer.quick_score, answer.quick_place = scores.quick_score, scores.quick_place
+        answer.model_score, answer.model_place = scores.model_score, scores.model_place
+        answer.model_version = scores.model_version
+        for name, value in scores.features:
+            answer.features.add(name=name, value=value)
+    return answer

@@ -6,9 +6,10 @@ import numpy as np
 from feedmesh.rank.v1 import rank_service_pb2 as pb
 
 from foundation.errors import InvalidArgument
+from foundation.features import FEATURES
 from foundation.rpc.server import Call
 from rank_svc.flows.rank_candidates import RankCandidates
-from rank_svc.model import KEPT, MAX_CANDIDATES, RankQuery
+from rank_svc.model import KEPT, MAX_CANDIDATES, Explained, RankQuery
 
 
 class RankHandlers:
@@ -28,6 +29,7 @@ class RankHandlers:
             request.limit or KEPT,
             request.session_length_s,
             request.posts_seen,
+            request.explain_id,
         )
         ranked = await self._rank_candidates(query)
         return pb.RankCandidatesResponse(
@@ -35,4 +37,18 @@ class RankHandlers:
             author_ids=ranked.author_ids.astype("<i8", copy=False).tobytes(),
             scores=ranked.scores.astype("<f4", copy=False).tobytes(),
             model_version=ranked.model_version,
+            explanation=_explanation(ranked.explained) if ranked.explained else None,
         )
+
+
+def _explanation(explained: Explained) -> pb.CandidateExplanation:
+    return pb.CandidateExplanation(
+        quick_score=explained.quick_score,
+        quick_place=explained.quick_place,
+        model_score=explained.model_score,
+        model_place=explained.model_place,
+        features=[
+            pb.FeatureValue(name=name, value=value)
+            for name, value in zip(FEATURES, explained.features.tolist(), strict=True)
+        ],
+    )

@@ -57,10 +57,11 @@ def post(hours_old: float, place: int = 0) -> int:
     return id_at(int(NOW_MS - hours_old * HOUR_MS)) + place
 
 
-async def ranked(model: bytes, likes: dict[int, int], ids: list[int], limit: int = 0) -> Any:
+async def ranked(model: bytes, likes: dict[int, int], ids: list[int], limit: int = 0, explain_id: int = 0) -> Any:
     async with onnx_scorer(model) as scorer:
         flow = RankCandidates(features=MadeUpFeatures(likes), scorer=scorer, clock=StillClock())
-        return await flow(RankQuery(1, np.array(ids, dtype=np.int64), limit))
+        query = RankQuery(1, np.array(ids, dtype=np.int64), limit, explain_id=explain_id)
+        return await flow(query)
 
 
 RULES = rule_model(recency=0.5, engagement=0.3, affinity=0.2)
@@ -88,6 +89,18 @@ async def test_the_rules_score_as_the_specification_says() -> None:
     expected = 0.5 * np.exp(-24 / 12) + 0.3 * (np.log1p(1_000) * 0.5) / 15 + 0.2 * 0.5
     assert result.scores[1] == pytest.approx(expected, rel=1e-4)
     assert result.model_version == "rules-1"
+
+
+async def test_a_candidate_is_explained_whether_stage_1_kept_it_or_not() -> None:
+    ids = [post(age, age) for age in range(1, 6)]
+    full = await ranked(RULES, {}, ids)
+    for place, post_id in enumerate(ids, start=1):
+        told = (await ranked(RULES, {}, ids, 3, post_id)).explained
+        assert (told.quick_place, told.model_place) == (place, place if place <= 3 else 0)
+        assert told.model_score == pytest.approx(float(full.scores[place - 1]))
+        assert told.features[FEATURES.index("post_age_hours")] == pytest.approx(place, abs=1e-3)
+    assert (await ranked(RULES, {}, ids, 3)).explained is None
+    assert (await ranked(RULES, {}, ids, 3, 7)).explained is None, "no candidate"
 
 
 async def test_ties_go_to_the_greater_id() -> None:

@@ -122,6 +122,60 @@ HIT: CacheStatus.ValueType  # 1
 MISS: CacheStatus.ValueType  # 2
 """The timeline was cold and was built for this answer."""
 
+class _FeedItemSource:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FeedItemSourceEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_FeedItemSource.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    FEED_ITEM_SOURCE_UNSPECIFIED: _FeedItemSource.ValueType  # 0
+    """It does not."""
+    PUSHED: _FeedItemSource.ValueType  # 1
+    """Pushed into the caller's list when it was written."""
+    PULLED: _FeedItemSource.ValueType  # 2
+    """Read from its author, who has too many followers to be pushed."""
+    OWN: _FeedItemSource.ValueType  # 3
+    """The caller wrote it."""
+
+class FeedItemSource(_FeedItemSource, metaclass=_FeedItemSourceEnumTypeWrapper):
+    """How a post comes to a feed."""
+
+FEED_ITEM_SOURCE_UNSPECIFIED: FeedItemSource.ValueType  # 0
+"""It does not."""
+PUSHED: FeedItemSource.ValueType  # 1
+"""Pushed into the caller's list when it was written."""
+PULLED: FeedItemSource.ValueType  # 2
+"""Read from its author, who has too many followers to be pushed."""
+OWN: FeedItemSource.ValueType  # 3
+"""The caller wrote it."""
+
+class _FeedItemPlace:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FeedItemPlaceEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_FeedItemPlace.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    FEED_ITEM_PLACE_UNSPECIFIED: _FeedItemPlace.ValueType  # 0
+    """Never sent."""
+    HEAD: _FeedItemPlace.ValueType  # 1
+    """In the ranked head."""
+    TAIL: _FeedItemPlace.ValueType  # 2
+    """After the head, newest first."""
+    NOT_IN_FEED: _FeedItemPlace.ValueType  # 3
+    """Nowhere."""
+
+class FeedItemPlace(_FeedItemPlace, metaclass=_FeedItemPlaceEnumTypeWrapper):
+    """Where a post stands in a feed."""
+
+FEED_ITEM_PLACE_UNSPECIFIED: FeedItemPlace.ValueType  # 0
+"""Never sent."""
+HEAD: FeedItemPlace.ValueType  # 1
+"""In the ranked head."""
+TAIL: FeedItemPlace.ValueType  # 2
+"""After the head, newest first."""
+NOT_IN_FEED: FeedItemPlace.ValueType  # 3
+"""Nowhere."""
+
 @typing.final
 class FeedPosition(message.Message):
     """Where a user was in their feed."""

@@ -325,3 +325,147 @@ class GetFeedPositionResponse(message.Message):
     _ClearFieldArgType: _TypeAlias = typing.Literal["next_cursor", b"next_cursor", "position", b"position"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ExplainFeedItemRequest(message.Message):
+    """Asks why one post is where it is."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    POST_ID_FIELD_NUMBER: builtins.int
+    post_id: builtins.int
+    """The post."""
+    def __init__(
+        self,
+        *,
+        post_id: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["post_id", b"post_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ExplainFeedItemResponse(message.Message):
+    """Why one post is where it is."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    POST_ID_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
+    PLACE_FIELD_NUMBER: builtins.int
+    SLOT_FIELD_NUMBER: builtins.int
+    VISIBLE_FIELD_NUMBER: builtins.int
+    DECISION_FIELD_NUMBER: builtins.int
+    QUICK_SCORE_FIELD_NUMBER: builtins.int
+    QUICK_PLACE_FIELD_NUMBER: builtins.int
+    MODEL_SCORE_FIELD_NUMBER: builtins.int
+    MODEL_PLACE_FIELD_NUMBER: builtins.int
+    MODEL_VERSION_FIELD_NUMBER: builtins.int
+    FEATURES_FIELD_NUMBER: builtins.int
+    STAGES_FIELD_NUMBER: builtins.int
+    post_id: builtins.int
+    """The post."""
+    source: feed_pb2.FeedItemSource.ValueType
+    """How it comes to this feed."""
+    place: feed_pb2.FeedItemPlace.ValueType
+    """Where it stands."""
+    slot: builtins.int
+    """Slot in the head, from 1; 0 outside of it."""
+    visible: builtins.bool
+    """Whether the feed shows it."""
+    decision: builtins.str
+    """The decision in words, e.g. "shown: you follow the author"."""
+    quick_score: builtins.float
+    """Stage 1: its score; 0 where ranking did not answer."""
+    quick_place: builtins.int
+    """Place of quick_score among all candidates, from 1; 0 where it is no candidate of a head."""
+    model_score: builtins.float
+    """Stage 2: the model's score."""
+    model_place: builtins.int
+    """Place of model_score among those that stage 1 kept, from 1; 0 where it is none of them."""
+    model_version: builtins.str
+    """Which model scored, e.g. "rules-1"; empty where ranking did not answer."""
+    @builtins.property
+    def features(self) -> containers.RepeatedCompositeFieldContainer[FeedItemFeature]:
+        """What the model was given, in the order of its columns."""
+
+    @builtins.property
+    def stages(self) -> containers.RepeatedCompositeFieldContainer[FeedStage]:
+        """The stages that made this answer, in order."""
+
+    def __init__(
+        self,
+        *,
+        post_id: builtins.int = ...,
+        source: feed_pb2.FeedItemSource.ValueType = ...,
+        place: feed_pb2.FeedItemPlace.ValueType = ...,
+        slot: builtins.int = ...,
+        visible: builtins.bool = ...,
+        decision: builtins.str = ...,
+        quick_score: builtins.float = ...,
+        quick_place: builtins.int = ...,
+        model_score: builtins.float = ...,
+        model_place: builtins.int = ...,
+        model_version: builtins.str = ...,
+        features: abc.Iterable[FeedItemFeature] | None = ...,
+        stages: abc.Iterable[FeedStage] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["decision", b"decision", "features", b"features", "model_place", b"model_place", "model_score", b"model_score", "model_version", b"model_version", "place", b"place", "post_id", b"post_id", "quick_place", b"quick_place", "quick_score", b"quick_score", "slot", b"slot", "source", b"source", "stages", b"stages", "visible", b"visible"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class FeedItemFeature(message.Message):
+    """One input of the ranking model."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """As in seed section 7.2, e.g. "post_age_hours"."""
+    value: builtins.float
+    """In the feature's own unit."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        value: builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class FeedStage(message.Message):
+    """One stage of a feed."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    MILLISECONDS_FIELD_NUMBER: builtins.int
+    KEPT_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """E.g. "viewer", "pulled", "rank", "compose"."""
+    milliseconds: builtins.float
+    """How long it took."""
+    kept: builtins.int
+    """Candidates or posts that it kept."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        milliseconds: builtins.float = ...,
+        kept: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["kept", b"kept", "milliseconds", b"milliseconds", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...

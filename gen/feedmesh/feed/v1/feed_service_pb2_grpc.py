@@ -63,6 +63,11 @@ class FeedServiceStub(object):
                 request_serializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.GetFeedPositionRequest.SerializeToString,
                 response_deserializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.GetFeedPositionResponse.FromString,
                 _registered_method=True)
+        self.ExplainFeedItem = channel.unary_unary(
+                '/feedmesh.feed.v1.FeedService/ExplainFeedItem',
+                request_serializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.ExplainFeedItemRequest.SerializeToString,
+                response_deserializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.ExplainFeedItemResponse.FromString,
+                _registered_method=True)
 
 
 class FeedServiceServicer(object):
@@ -127,6 +132,17 @@ class FeedServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainFeedItem(self, request, context):
+        """ExplainFeedItem tells why a post is where it is in the caller's RANKED feed, or why it is not in it: of a feed made
+        now, so an open session may show it elsewhere.
+
+        Fails with INVALID_ARGUMENT (FIELD_INVALID), NOT_FOUND (USER_NOT_FOUND; POST_NOT_FOUND for a post that the caller may
+        not see at all) and UNAVAILABLE (FEED_UNAVAILABLE) when visibility could not be checked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FeedServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -154,6 +170,11 @@ def add_FeedServiceServicer_to_server(servicer, server):
                     servicer.GetFeedPosition,
                     request_deserializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.GetFeedPositionRequest.FromString,
                     response_serializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.GetFeedPositionResponse.SerializeToString,
+            ),
+            'ExplainFeedItem': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainFeedItem,
+                    request_deserializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.ExplainFeedItemRequest.FromString,
+                    response_serializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.ExplainFeedItemResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -295,6 +316,33 @@ class FeedService(object):
             '/feedmesh.feed.v1.FeedService/GetFeedPosition',
             feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.GetFeedPositionRequest.SerializeToString,
             feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.GetFeedPositionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainFeedItem(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/feedmesh.feed.v1.FeedService/ExplainFeedItem',
+            feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.ExplainFeedItemRequest.SerializeToString,
+            feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.ExplainFeedItemResponse.FromString,
             options,
             channel_credentials,
             insecure,

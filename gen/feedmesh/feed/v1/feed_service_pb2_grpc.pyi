@@ -55,6 +55,13 @@ class FeedServiceStub:
     Fails with NOT_FOUND (POSITION_NOT_FOUND) where none was saved, UNAVAILABLE (STORE_UNAVAILABLE) and
     DEADLINE_EXCEEDED (STORE_TIMEOUT).
     """
+    ExplainFeedItem: _aio.UnaryUnaryMultiCallable[_feed_service_pb2.ExplainFeedItemRequest, _feed_service_pb2.ExplainFeedItemResponse]
+    """ExplainFeedItem tells why a post is where it is in the caller's RANKED feed, or why it is not in it: of a feed made
+    now, so an open session may show it elsewhere.
+
+    Fails with INVALID_ARGUMENT (FIELD_INVALID), NOT_FOUND (USER_NOT_FOUND; POST_NOT_FOUND for a post that the caller may
+    not see at all) and UNAVAILABLE (FEED_UNAVAILABLE) when visibility could not be checked.
+    """
 
 class FeedServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reads the home feed of the caller.
@@ -126,6 +133,19 @@ class FeedServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with NOT_FOUND (POSITION_NOT_FOUND) where none was saved, UNAVAILABLE (STORE_UNAVAILABLE) and
         DEADLINE_EXCEEDED (STORE_TIMEOUT).
+        """
+
+    @_abc_1.abstractmethod
+    def ExplainFeedItem(
+        self,
+        request: _feed_service_pb2.ExplainFeedItemRequest,
+        context: _aio.ServicerContext[_feed_service_pb2.ExplainFeedItemRequest, _abc.Awaitable[_feed_service_pb2.ExplainFeedItemResponse]],
+    ) -> _abc.Awaitable[_feed_service_pb2.ExplainFeedItemResponse]:
+        """ExplainFeedItem tells why a post is where it is in the caller's RANKED feed, or why it is not in it: of a feed made
+        now, so an open session may show it elsewhere.
+
+        Fails with INVALID_ARGUMENT (FIELD_INVALID), NOT_FOUND (USER_NOT_FOUND; POST_NOT_FOUND for a post that the caller may
+        not see at all) and UNAVAILABLE (FEED_UNAVAILABLE) when visibility could not be checked.
         """
 
 def add_FeedServiceServicer_to_server(servicer: FeedServiceServicer, server: _aio.Server) -> None: ...

@@ -3,8 +3,10 @@
 isort:skip_file
 """
 
+from collections import abc as abc
 from google.protobuf import descriptor as descriptor
 from google.protobuf import message as message
+from google.protobuf.internal import containers as containers
 import builtins as builtins
 import sys
 import typing as typing
@@ -28,6 +30,7 @@ class RankCandidatesRequest(message.Message):
     LIMIT_FIELD_NUMBER: builtins.int
     SESSION_LENGTH_S_FIELD_NUMBER: builtins.int
     POSTS_SEEN_FIELD_NUMBER: builtins.int
+    EXPLAIN_ID_FIELD_NUMBER: builtins.int
     user_id: builtins.int
     """The viewer."""
     candidate_ids: builtins.bytes
@@ -40,6 +43,10 @@ class RankCandidatesRequest(message.Message):
     """Seconds since the viewer's session began, for session_length; 0 for a new one."""
     posts_seen: builtins.int
     """Posts shown to the viewer in this session so far."""
+    explain_id: builtins.int
+    """Also tell how this candidate fared; 0 tells nothing. Costs another run of the model for a candidate that stage 1 left
+    out.
+    """
     def __init__(
         self,
         *,
@@ -49,10 +56,73 @@ class RankCandidatesRequest(message.Message):
         limit: builtins.int = ...,
         session_length_s: builtins.int = ...,
         posts_seen: builtins.int = ...,
+        explain_id: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["candidate_ids", b"candidate_ids", "limit", b"limit", "posts_seen", b"posts_seen", "session_length_s", b"session_length_s", "sources", b"sources", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["candidate_ids", b"candidate_ids", "explain_id", b"explain_id", "limit", b"limit", "posts_seen", b"posts_seen", "session_length_s", b"session_length_s", "sources", b"sources", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class CandidateExplanation(message.Message):
+    """How one candidate fared."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    QUICK_SCORE_FIELD_NUMBER: builtins.int
+    QUICK_PLACE_FIELD_NUMBER: builtins.int
+    MODEL_SCORE_FIELD_NUMBER: builtins.int
+    MODEL_PLACE_FIELD_NUMBER: builtins.int
+    FEATURES_FIELD_NUMBER: builtins.int
+    quick_score: builtins.float
+    """Score of stage 1."""
+    quick_place: builtins.int
+    """Candidates with a better quick score, plus one."""
+    model_score: builtins.float
+    """Score of stage 2, also where stage 1 left the candidate out."""
+    model_place: builtins.int
+    """Place among what stage 2 ordered, from 1; 0 where stage 1 left it out."""
+    @builtins.property
+    def features(self) -> containers.RepeatedCompositeFieldContainer[FeatureValue]:
+        """What the model was given, in the order of its columns."""
+
+    def __init__(
+        self,
+        *,
+        quick_score: builtins.float = ...,
+        quick_place: builtins.int = ...,
+        model_score: builtins.float = ...,
+        model_place: builtins.int = ...,
+        features: abc.Iterable[FeatureValue] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["features", b"features", "model_place", b"model_place", "model_score", b"model_score", "quick_place", b"quick_place", "quick_score", b"quick_score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class FeatureValue(message.Message):
+    """One column of the model's input."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """As in seed section 7.2, e.g. "post_age_hours"."""
+    value: builtins.float
+    """In the feature's own unit."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        value: builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -66,6 +136,7 @@ class RankCandidatesResponse(message.Message):
     AUTHOR_IDS_FIELD_NUMBER: builtins.int
     SCORES_FIELD_NUMBER: builtins.int
     MODEL_VERSION_FIELD_NUMBER: builtins.int
+    EXPLANATION_FIELD_NUMBER: builtins.int
     post_ids: builtins.bytes
     """Packed little-endian int64."""
     author_ids: builtins.bytes
@@ -74,6 +145,10 @@ class RankCandidatesResponse(message.Message):
     """Stage 2 score of each post, packed little-endian float32; descending."""
     model_version: builtins.str
     """Which model scored, e.g. "rules-1"."""
+    @builtins.property
+    def explanation(self) -> CandidateExplanation:
+        """How explain_id fared; absent when it was not asked for or is no candidate."""
+
     def __init__(
         self,
         *,
@@ -81,9 +156,10 @@ class RankCandidatesResponse(message.Message):
         author_ids: builtins.bytes = ...,
         scores: builtins.bytes = ...,
         model_version: builtins.str = ...,
+        explanation: CandidateExplanation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["explanation", b"explanation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["author_ids", b"author_ids", "model_version", b"model_version", "post_ids", b"post_ids", "scores", b"scores"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["author_ids", b"author_ids", "explanation", b"explanation", "model_version", b"model_version", "post_ids", b"post_ids", "scores", b"scores"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

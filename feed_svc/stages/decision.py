@@ -1,0 +1,19 @@
+"""What `visible()` decided on the home feed, in words. Pure."""
+
+from __future__ import annotations
+
+from foundation.visibility import AuthorFacts, Edge, EdgeState, PostState, Surface, visible
+
+
+def decision(viewer_id: int, author: AuthorFacts, post: PostState, edge: Edge) -> tuple[bool, str]:
+    """Whether the feed shows the post, and why; of posts that the viewer may see at all."""
+    shown = visible(viewer_id, author, post, edge, Surface.FEED)
+    if viewer_id == author.author_id:
+        why = "you wrote it"
+    elif edge.follow is not EdgeState.FOLLOWING:
+        why = "you do not follow the author"
+    elif edge.muted:
+        why = "you mute the author"
+    else:
+        why = "you follow the author"
+    return shown, f"{'shown' if shown else 'hidden'}: {why}"

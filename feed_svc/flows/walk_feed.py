@@ -17,6 +17,7 @@ from feed_svc.stages.candidates import before, with_pulled
 from feed_svc.stages.slate import SPARE, fill_slate
 from feed_svc.stages.walk import walk_down
 from foundation.model.ids import MAX_ID
+from foundation.timeline.port import CAPACITY
 
 MAX_STRETCHES = 8
 """Bound on what one page reads when most of it is hidden; the rest is for the next page."""
@@ -41,11 +42,13 @@ class WalkFeed:
         slate = Slate(posts=[])
         begin = before_id or MAX_ID
         newest_id = 0
-        for _ in range(MAX_STRETCHES):
+        for turn in range(MAX_STRETCHES):
             wanted = limit - len(slate.posts)
             if wanted <= 0 and not home.holds_all_below(begin):
                 return Walked(slate, begin, newest_id)
-            stretch = await self._stretch(viewer_id, home, begin, wanted + SPARE)
+            # Where much is hidden, ever more is read at once.
+            reach = min(CAPACITY, wanted + SPARE << turn)
+            stretch = await self._stretch(viewer_id, home, begin, reach)
             ids = [post_id for post_id in stretch.ids if post_id not in shown] if shown else stretch.ids
             newest_id = newest_id or (ids[0] if ids else 0)
             part = await fill_slate(self.shelf, viewer_id, home.viewer, ids, wanted)

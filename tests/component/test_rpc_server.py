@@ -29,7 +29,7 @@ CLOCK = SystemClock()
 
 
 class Feed:
-    """Handlers that do what the test says."""
+    """GetFeed does what the test says; other RPCs are never called."""
 
     def __init__(self) -> None:
         self.cancelled = asyncio.Event()
@@ -43,6 +43,8 @@ class Feed:
                 raise NotFound("USER_NOT_FOUND", "no such user", user_id=7)
             case "bug":
                 raise RuntimeError("a secret of the house")
+            case "header":
+                return feed_pb.GetFeedResponse(next_cursor=call.header("x-asked")).SerializeToString()
             case "quota":
                 raise Exhausted("RATE_LIMITED")
             case "wait":
@@ -54,6 +56,11 @@ class Feed:
         call.set_header("x-feed-quality", "normal")
         response = feed_pb.GetFeedResponse(next_cursor=f"{call.user_id} {call.deadline.remaining_s() < 6}")
         return response.SerializeToString()
+
+    def __getattr__(self, name: str) -> Any:
+        if name[0].isupper():
+            return None
+        raise AttributeError(name)
 
 
 class Graph:
@@ -122,6 +129,13 @@ async def test_the_user_is_that_of_the_token_and_headers_come_first(world: World
     call = world.stub.GetFeed(feed_pb.GetFeedRequest(), metadata=world.metadata(), timeout=5)
     assert dict(iter(await call.initial_metadata()))["x-feed-quality"] == "normal"
     assert (await call).next_cursor == "42 True"
+
+
+async def test_a_handler_may_read_what_a_caller_sent_beside_the_request(world: World) -> None:
+    request = feed_pb.GetFeedRequest(cursor="header")
+    for sent, read in ((("x-asked", "1"),), "1"), ((("x-other", "1"),), ""):
+        answer = await world.stub.GetFeed(request, metadata=(*world.metadata(), *sent), timeout=5)
+        assert answer.next_cursor == read
 
 
 async def test_a_call_without_a_token_is_refused_before_its_handler(world: World) -> None:

@@ -150,6 +150,7 @@ async def test_rest_is_transcoded_with_the_public_json(edge: Edge) -> None:
         "quality": "FEED_QUALITY_UNSPECIFIED",
         "degraded_reasons": [],
         "cache_status": "CACHE_STATUS_UNSPECIFIED",
+        "newest_id": "0",
     }
     assert answer.headers["x-feed-quality"] == "normal"
 

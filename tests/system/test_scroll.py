@@ -212,7 +212,7 @@ async def test_the_stages_of_a_page_are_told_on_request(circle: Circle) -> None:
         timeout=5,
     )
     assert len((await call).posts) == len(circle.friends)
-    told = dict(await call.initial_metadata() or ())
+    told = dict(iter(await call.initial_metadata() or ()))
     assert "pulled;dur=" in str(told["server-timing"])
 
 

@@ -38,6 +38,10 @@ from foundation.runtime.resources import open_redis
 from foundation.timeline.redis import AUTHOR_POSTS, FEED, route_key, timeline_key
 
 LOOKED_AT = (POSTS_CREATED, POSTS_UPDATED, POSTS_DELETED, FEED_FANOUT, RETRY_5S, RETRY_1M, RETRY_10M, DEAD_LETTERS)
+LEFT_TO_READERS = ("pull:", "gap:")
+"""How the routes begin whose posts are in feeds by chance alone."""
+MISSED = "miss it"
+PULLED = "pull it when they read"
 NAMED = 10
 """Followers that are named where the post is missing."""
 CALL_TIMEOUT_S = 5.0
@@ -138,9 +142,12 @@ async def _feeds(mesh: Mesh, redis: RedisCluster, author_id: int, post_id: int, 
             followers = np.frombuffer(page.follower_ids, dtype="<i8").tolist()
             standings = await _standings(redis, FEED, followers, post_id)
             found.update(standings)
-            lacking = [follower for follower, one in zip(followers, standings, strict=True) if one == "miss it"]
+            lacking = [follower for follower, one in zip(followers, standings, strict=True) if one == MISSED]
             trace.missing += [str(follower) for follower in lacking[: NAMED - len(trace.missing)]]
-    trace.feeds = dict(found)
+    if trace.route.startswith(LEFT_TO_READERS):
+        found[PULLED] = found.pop(MISSED, 0)
+        trace.missing = []
+    trace.feeds = {what: followers for what, followers in found.items() if followers}
 
 
 async def _standings(redis: RedisCluster, family: str, owners: Sequence[int], post_id: int) -> list[str]:
@@ -157,7 +164,7 @@ def _standing(place: int | None, floor: bytes | None, post_id: int) -> str:
         return "cold (rebuilt when read)"
     if place is not None and int(floor) != post_id:
         return "hold it"
-    return "lie above it (read from the store)" if int(floor) >= post_id else "miss it"
+    return "lie above it (read from the store)" if int(floor) >= post_id else MISSED
 
 
 def _speaks_of(record: Record, post_id: int) -> bool:

@@ -24,6 +24,7 @@ from fanout_worker.flows.deliver import Deliver
 from fanout_worker.flows.deliver_chunks import DeliverChunks
 from fanout_worker.flows.fan_out_posts import FanOutPosts
 from fanout_worker.flows.unlink_feeds import UnlinkFeeds
+from fanout_worker.model import Level
 from fanout_worker.settings import Settings
 from fanout_worker.stages.budget import Budget
 from foundation.events.consumer import Consumer
@@ -61,7 +62,13 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
         gaps = RedisGaps(redis, clock)
         measured: dict[str, tuple[str, Measured]] = {}
         worker = SystemRandomness().token_bytes(6).hex()
-        levels = SharedPressure(redis, GroupLag(log, measured), clock, worker=worker)
+        levels = SharedPressure(
+            redis,
+            GroupLag(log, measured),
+            clock,
+            worker=worker,
+            highest_by_lag=Level(settings.highest_level_by_lag),
+        )
         deliver = Deliver(feeds=feeds, freshness=MeasuredFreshness(clock), levels=levels)
         fan_out_posts = FanOutPosts(
             policy=settings.policy(),

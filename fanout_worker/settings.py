@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from fanout_worker.model import Level
 from fanout_worker.stages.policy import Policy, PolicyName
 from foundation.model.tiers import PULL_FROM
 from foundation.runtime.mesh import MeshSettings
@@ -36,6 +37,8 @@ class Settings:
     """Updates a second that all workers together spend on rate-limited pushes."""
     pressure_every_s: float = 1.0
     """How often a worker tells how far behind it is, and looks what the group does about it."""
+    highest_level_by_lag: int = 2
+    """The level that lag alone may lead to, 0-3; an operator may go higher. 3 asks for readers who fill gaps."""
 
     def __post_init__(self) -> None:
         faults = self.policy().faults()
@@ -44,6 +47,8 @@ class Settings:
             for name in ("rate_limit_per_s", "max_records", "max_chunks")
             if getattr(self, name) < 1
         ]
+        if self.highest_level_by_lag not in list(Level):
+            faults.append(f"highest_level_by_lag={self.highest_level_by_lag}: must be 0 to 3")
         if faults:
             raise SettingsInvalid("wrong settings:\n  " + "\n  ".join(faults))
 

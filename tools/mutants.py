@@ -245,8 +245,8 @@ MUTANTS = (
     Mutant(
         "commit before the chunks are in the log",
         "foundation/events/consumer.py",
-        "        if batch:\n            await self._handle_all(batch)\n",
-        "        await self._log.commit(self._group, records)\n        if batch:\n            await self._handle_all(batch)\n",
+        "            await self._handle_all(batch)\n",
+        "            await self._log.commit(self._group, records)\n            await self._handle_all(batch)\n",
         "tests/component/test_fanout_worker.py::test_nothing_of_a_post_is_committed_before_its_last_chunk_is_in_the_log",
     ),
     Mutant(

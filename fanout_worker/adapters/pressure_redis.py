@@ -63,12 +63,19 @@ class SharedPressure:
     """fanout_worker.ports.Levels for one worker, and its part in finding the level."""
 
     def __init__(
-        self, redis: RedisCluster, measure: Callable[[], Awaitable[Lag]], clock: Clock, *, worker: str
+        self,
+        redis: RedisCluster,
+        measure: Callable[[], Awaitable[Lag]],
+        clock: Clock,
+        *,
+        worker: str,
+        highest_by_lag: Level,
     ) -> None:
         self._redis = redis
         self._measure = measure
         self._clock = clock
         self._worker = worker
+        self._highest_by_lag = highest_by_lag
         self._level = Level.NORMAL
 
     def now(self) -> Level:
@@ -91,7 +98,7 @@ class SharedPressure:
         report = json.dumps([lag.seconds, self._clock.now_ms()])
         await self._redis.execute([("HSET", LAGS, self._worker, report), ("EXPIRE", LAGS, LIFE_S)])
         standing = await read_standing(self._redis, self._clock)
-        by_lag = next_level(standing.by_lag, Lag(standing.seconds, lag.deliveries))
+        by_lag = min(self._highest_by_lag, next_level(standing.by_lag, Lag(standing.seconds, lag.deliveries)))
         await self._redis.execute([("SET", LEVEL, int(by_lag), "EX", LIFE_S)])
         if by_lag is not standing.by_lag:
             change = {"level": int(by_lag), "seconds": standing.seconds, "deliveries": lag.deliveries}

@@ -96,6 +96,7 @@ def test_every_post_has_one_of_the_two_consumers(followers: int) -> None:
         ({"INLINE_UP_TO": "0"}, "inline_up_to=0: must be 1 or more"),
         ({"RATE_LIMITED_UP_TO": "9999"}, "rate_limited_up_to=9999: must not be below pull_from=10000"),
         ({"FANOUT_POLICY": "push_most"}, "must be one of hybrid, rate_limited, push_only, pull_only"),
+        ({"HIGHEST_LEVEL_BY_LAG": "4"}, "highest_level_by_lag=4: must be 0 to 3"),
         ({"MAX_CHUNKS": "0"}, "max_chunks=0: must be 1 or more"),
     ],
 )

@@ -80,7 +80,7 @@ async def start_cluster(starting: Starting) -> Mesh:
         redis=engines.redis,
         services=addresses,
         internal_key=keys.internal_key,
-        new="post_svc" in applied,
+        new="graph_svc" in applied,
         engines={"cassandra": engines.cassandra, "kafka": engines.kafka},
         processes={
             "supervisor": ProcessId.of(os.getpid()),
@@ -167,7 +167,7 @@ async def _start_services(
     key = keys.cursor_key
     settings = {
         "graph_svc": graph_svc.settings.Settings(
-            mesh=mesh("graph_svc", 1), database_url=f"sqlite:///{starting.data / 'graph.db'}", cursor_key=key
+            mesh=mesh("graph_svc", 1), database_url=stores["graph_svc"], cursor_key=key
         ),
         "post_svc": post_svc.settings.Settings(
             mesh=mesh("post_svc", 2), database_url=stores["post_svc"], cursor_key=key

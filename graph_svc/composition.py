@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 
 from feedmesh.graph.v1 import graph_internal_service_pb2, graph_service_pb2, user_service_pb2
 
 from foundation.events.consumer import Consumer
-from foundation.events.outbox import Publisher
+from foundation.events.outbox import Outbox, Publisher
 from foundation.events.port import GRAPH_BY_FOLLOWEE
 from foundation.events.sql_outbox import SqlOutbox
 from foundation.list_cursors import ListCursors
-from foundation.model.clock import SystemClock, SystemRandomness
+from foundation.model.clock import Clock, SystemClock, SystemRandomness
 from foundation.model.ids import Snowflakes
 from foundation.rpc.server import Access, Server, Service, build_server
 from foundation.runtime.resources import open_log, open_redis
@@ -21,7 +22,8 @@ from foundation.sql.database import open_database
 from graph_svc.adapters.announcements_log import LogAnnouncements
 from graph_svc.adapters.edges_sql import SqlEdges
 from graph_svc.adapters.followers_sql import SqlFollowers
-from graph_svc.adapters.read_models import ReadModelRecords
+from graph_svc.adapters.read_models import ReadModelRecords, RecordRows
+from graph_svc.adapters.read_models_sql import SqlRecordRows
 from graph_svc.adapters.tables import FOLLOWING, GRAPH_CHANGES, GRAPH_TABLES, OPEN_SLOTS
 from graph_svc.adapters.tiers_sql import SqlTiers
 from graph_svc.adapters.users_sql import SqlUsers
@@ -37,6 +39,7 @@ from graph_svc.flows.keep_accounts import KeepAccounts
 from graph_svc.flows.list_people import ListPeople
 from graph_svc.flows.mark_followers import MarkFollowers
 from graph_svc.flows.review_tiers import ReviewTiers
+from graph_svc.ports import Edges, Followers, Tiers, Users
 from graph_svc.settings import Settings
 
 
@@ -49,22 +52,21 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
     async with AsyncExitStack() as stack:
         redis = await stack.enter_async_context(open_redis(mesh))
         log = await stack.enter_async_context(open_log(mesh))
-        database = await stack.enter_async_context(open_database(settings.database_url, GRAPH_TABLES))
-        outbox = SqlOutbox(database, OPEN_SLOTS, [FOLLOWING, GRAPH_CHANGES])
-        publisher = Publisher(log, outbox, clock, worker=ids.node, sweep_every_s=mesh.sweep_every_s)
-        users = SqlUsers(database)
-        edges = SqlEdges(database)
-        read_models = ReadModelRecords(database, redis)
+        open_store = _cql_store if settings.database_url.startswith("cassandra:") else _sql_store
+        store = await stack.enter_async_context(open_store(settings.database_url, clock, ids))
+        users, edges = store.users, store.edges
+        publisher = Publisher(log, store.outbox, clock, worker=ids.node, sweep_every_s=mesh.sweep_every_s)
+        read_models = ReadModelRecords(store.record_rows, redis)
         accounts = KeepAccounts(users=users, edges=edges, read_models=read_models, ids=ids, clock=clock)
         follows = ChangeFollows(
             edges=edges, read_models=read_models, outbox=publisher, ids=ids, limit=settings.follow_limit
         )
         blocks = ChangeBlocks(users=users, edges=edges, read_models=read_models, outbox=publisher, ids=ids)
-        tiers = SqlTiers(database)
+        tiers = store.tiers
         mark_followers = MarkFollowers(tiers=tiers, read_models=read_models)
         review_tiers = ReviewTiers(tiers=tiers, read_models=read_models, clock=clock, borders=settings.borders())
         apply_follows = ApplyFollows(
-            followers=SqlFollowers(database),
+            followers=store.followers,
             mark_followers=mark_followers,
             announcements=LogAnnouncements(log),
             review_tiers=review_tiers,
@@ -115,3 +117,59 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
         await server.start()
         stack.push_async_callback(server.stop, 5.0)
         yield server
+
+
+@dataclass(frozen=True, kw_only=True)
+class Store:
+    """The adapters over one store."""
+
+    users: Users
+    edges: Edges
+    followers: Followers
+    tiers: Tiers
+    record_rows: RecordRows
+    outbox: Outbox
+
+
+@asynccontextmanager
+async def _sql_store(url: str, _: Clock, __: Snowflakes) -> AsyncIterator[Store]:
+    async with open_database(url, GRAPH_TABLES) as database:
+        yield Store(
+            users=SqlUsers(database),
+            edges=SqlEdges(database),
+            followers=SqlFollowers(database),
+            tiers=SqlTiers(database),
+            record_rows=SqlRecordRows(database),
+            outbox=SqlOutbox(database, OPEN_SLOTS, [FOLLOWING, GRAPH_CHANGES]),
+        )
+
+
+@asynccontextmanager
+async def _cql_store(url: str, clock: Clock, ids: Snowflakes) -> AsyncIterator[Store]:
+    # The extra `cluster` brings the driver; the embedded profile does without.
+    from foundation.cql.address import CqlAddress  # noqa: PLC0415
+    from foundation.cql.migrations import migrations_of, require_schema  # noqa: PLC0415
+    from foundation.cql.session import open_cql  # noqa: PLC0415
+    from foundation.events.cql_outbox import CqlOutbox  # noqa: PLC0415
+    from graph_svc.adapters.changes_cql import Changes, graph_sources  # noqa: PLC0415
+    from graph_svc.adapters.edges_cql import CqlEdges  # noqa: PLC0415
+    from graph_svc.adapters.followers_cql import CqlFollowers  # noqa: PLC0415
+    from graph_svc.adapters.read_models_cql import CqlRecordRows  # noqa: PLC0415
+    from graph_svc.adapters.tiers_cql import CqlTiers  # noqa: PLC0415
+    from graph_svc.adapters.users_cql import CqlUsers  # noqa: PLC0415
+    from graph_svc.adapters.versions_cql import Versions  # noqa: PLC0415
+
+    address = CqlAddress.parse(url)
+    async with open_cql(address) as cql:
+        await require_schema(cql, migrations_of("graph_svc.adapters"), address.shown)
+        versions = Versions(ids)
+        outbox = CqlOutbox(cql, graph_sources(versions), clock, worker=ids.node)
+        await outbox.register()
+        yield Store(
+            users=CqlUsers(cql, ids),
+            edges=CqlEdges(cql, Changes(cql, outbox, versions), ids),
+            followers=CqlFollowers(cql),
+            tiers=CqlTiers(cql, versions),
+            record_rows=CqlRecordRows(cql),
+            outbox=outbox,
+        )

@@ -17,7 +17,7 @@ class Settings:
     mesh: MeshSettings = field(default_factory=MeshSettings)
     """Addresses and keys that all services share."""
     database_url: str = "sqlite:///graph.db"
-    """Where users and edges live."""
+    """Where users and edges live: sqlite:///FILE, postgresql+psycopg://… or cassandra://host:port,…/keyspace."""
     cursor_key: str = ""
     """32 bytes in hex that seal list cursors. Required."""
     follow_limit: int = 7_500

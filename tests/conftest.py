@@ -1,6 +1,7 @@
 """Fixtures of the kit, for every test."""
 
 from tests.kit.cassandra import cassandra, keyspaces
+from tests.kit.graph_stores import graph
 from tests.kit.kafka import kafka, kafka_broker, kafkas
 from tests.kit.postgres import postgres, postgres_server
 from tests.kit.valkey import (
@@ -16,6 +17,7 @@ from tests.kit.valkey import (
 __all__ = [
     "cassandra",
     "every_redis",
+    "graph",
     "kafka",
     "kafka_broker",
     "kafkas",

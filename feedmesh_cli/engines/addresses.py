@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from feedmesh_cli.ports import ClusterPorts
     from feedmesh_cli.starting import UpOptions
 
-KEYSPACES = {"post_svc": "feedmesh_post", "feed_svc": "feedmesh_feed"}
+KEYSPACES = {"graph_svc": "feedmesh_graph", "post_svc": "feedmesh_post", "feed_svc": "feedmesh_feed"}
 """Owner to keyspace."""
 
 

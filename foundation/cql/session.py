@@ -41,6 +41,10 @@ MAX_IN_FLIGHT = 1_024
 """Statements sent and not answered; more wait their turn."""
 MAX_WAITING = 20_000
 """Statements that wait; one more is refused."""
+CALLS_AT_ONCE = 4_000
+"""Of one execute_all, so that a long list leaves room for others among those that wait."""
+BATCHES_AT_ONCE = 64
+"""Of one batch_all: each holds many rows, and a store that is asked for too many answers none in time."""
 CONNECT_TIMEOUT_S = 5.0
 REQUEST_TIMEOUT_S = 2.0
 SPECULATE_AFTER_S = 0.05
@@ -99,15 +103,16 @@ class Cql:
         return rows
 
     async def execute_all(self, calls: Sequence[Call]) -> list[list[Row]]:
-        """Answers in order, all statements at once. Raises the first failure after all have ended."""
+        """Answers in order, CALLS_AT_ONCE statements at a time. Raises the first failure when those sent have ended."""
         if len(calls) == 1:
             return [await self.execute(*calls[0])]
-        answers = await asyncio.gather(*(self.execute(*call) for call in calls), return_exceptions=True)
         rows: list[list[Row]] = []
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer
-            rows.append(answer)
+        for start in range(0, len(calls), CALLS_AT_ONCE):
+            some = calls[start : start + CALLS_AT_ONCE]
+            for answer in await asyncio.gather(*(self.execute(*call) for call in some), return_exceptions=True):
+                if isinstance(answer, BaseException):
+                    raise answer
+                rows.append(answer)
         return rows
 
     async def batch(self, calls: Sequence[Call]) -> None:
@@ -117,6 +122,18 @@ class Cql:
             batch.add(await self._prepare(statement), parameters)
         batch.is_idempotent = all(statement.idempotent for statement, _ in calls)
         await self._send(batch, calls[0][0])
+
+    async def batch_all(self, batches: Sequence[Sequence[Call]]) -> None:
+        """Batches, each on ONE partition, BATCHES_AT_ONCE at a time. Raises the first failure after all have ended."""
+        gate = asyncio.Semaphore(BATCHES_AT_ONCE)
+
+        async def send(calls: Sequence[Call]) -> None:
+            async with gate:
+                await self.batch(calls)
+
+        for ended in await asyncio.gather(*(send(calls) for calls in batches), return_exceptions=True):
+            if isinstance(ended, BaseException):
+                raise ended
 
     async def pages(self, statement: Statement, parameters: Sequence[Any], *, rows: int) -> AsyncIterator[list[Row]]:
         """The answer in pages of *rows*, fetched as they are asked for: for partitions of any size."""

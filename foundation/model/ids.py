@@ -40,6 +40,11 @@ def worker_of(snowflake: int) -> int:
     return (snowflake >> _SEQUENCE_BITS) & 0x1FFF
 
 
+def time_part_of(snowflake: int) -> int:
+    """The id without its worker, 50 bits: grows with every id of one worker."""
+    return snowflake >> _TIME_SHIFT << _SEQUENCE_BITS | snowflake & 0x1FF
+
+
 def slot_of(snowflake: int) -> int:
     """The sweep slot of the id: whole SLOT_MS since EPOCH_MS."""
     return (snowflake >> _TIME_SHIFT) // SLOT_MS

@@ -9,29 +9,24 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from feedmesh.events.v1.graph_events_pb2 import (
-    FOLLOW_STATE_FOLLOWING,
-    FOLLOW_STATE_NONE,
-    BlockChanged,
-    FollowChanged,
-)
 from sqlalchemy import Connection, Row, Select, Table, delete, insert, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from foundation.events.envelope import encode
 from foundation.events.outbox import slot_key
 from foundation.events.port import GRAPH_BY_FOLLOWEE, PRIVACY
 from foundation.events.sql_outbox import events_of, insert_or_ignore, topics_text
 from foundation.model.tiers import Tier
 from foundation.sql.database import Database
 from foundation.visibility import EdgeState, UserState
+from graph_svc.adapters.follow_decisions import decide_follows, decide_unfollows
+from graph_svc.adapters.graph_events import block_event, follow_event
 from graph_svc.adapters.tables import BLOCKS, FOLLOWERS, FOLLOWING, GRAPH_CHANGES, MUTES, OPEN_SLOTS, USERS
 from graph_svc.adapters.users_sql import users_by_id
 from graph_svc.model import (
     FOLLOWERS_PER_PAGE,
+    AppliedFollow,
     FollowChange,
-    FollowOutcome,
     FollowResult,
     ListedUser,
     Published,
@@ -62,7 +57,6 @@ class SqlEdges:
                 return []
             connection.execute(insert(BLOCKS).values(blocker_id=blocker_id, blocked_id=blocked_id))
             raise_versions(connection, [blocker_id, blocked_id])
-            event = BlockChanged(blocker_id=blocker_id, blocked_id=blocked_id, blocked=True)
             ended = _unfollow(
                 connection,
                 [
@@ -70,7 +64,7 @@ class SqlEdges:
                     FollowChange(change_ids[2], blocked_id, blocker_id),
                 ],
             )
-            return [_note(connection, change_ids[0], event), *ended.published]
+            return [_note(connection, change_ids[0], blocker_id, blocked_id, blocked=True), *ended.published]
 
         return await self._database.write(work)
 
@@ -82,8 +76,7 @@ class SqlEdges:
                 delete(BLOCKS).where(BLOCKS.c.blocker_id == blocker_id, BLOCKS.c.blocked_id == blocked_id)
             )
             raise_versions(connection, [blocker_id, blocked_id])
-            event = BlockChanged(blocker_id=blocker_id, blocked_id=blocked_id, blocked=False)
-            return [_note(connection, change_id, event)]
+            return [_note(connection, change_id, blocker_id, blocked_id, blocked=False)]
 
         return await self._database.write(work)
 
@@ -160,27 +153,8 @@ def _follow(connection: Connection, changes: Sequence[FollowChange], limit: int)
     blocked = _blocks_between(connection, pairs)
     existing = following_rows(connection, pairs)
     follows = {pair for pair, row in existing.items() if row.state == EdgeState.FOLLOWING}
-    added: Counter[int] = Counter()
-    outcomes = []
-    made = []
-    for change, pair in zip(changes, pairs, strict=True):
-        follower_id, followee_id = pair
-        if follower_id not in active or followee_id not in active:
-            outcome = FollowOutcome.NO_SUCH_USER
-        elif (followee_id, follower_id) in blocked:
-            outcome = FollowOutcome.BLOCKED_BY_THEM
-        elif pair in blocked:
-            outcome = FollowOutcome.BLOCKING_THEM
-        elif pair in follows:
-            outcome = FollowOutcome.UNCHANGED
-        elif active[follower_id].following_count + added[follower_id] >= limit:
-            outcome = FollowOutcome.LIMIT_REACHED
-        else:
-            outcome = FollowOutcome.CHANGED
-            follows.add(pair)
-            added[follower_id] += 1
-            made.append(change)
-        outcomes.append(outcome)
+    counts = {user_id: row.following_count for user_id, row in active.items()}
+    outcomes, made = decide_follows(changes, active=counts, blocked=blocked, existing=follows, limit=limit)
     # The next read pulls a pulled author at once. The consumer marks again after it wrote the followers row: the tier
     # may change before that.
     marks = {change.followee_id: mark_of(Tier(active[change.followee_id].tier)) for change in made}
@@ -192,15 +166,7 @@ def _unfollow(connection: Connection, changes: Sequence[FollowChange]) -> Follow
     known = _active_users(connection, {user_id for pair in pairs for user_id in pair})
     existing = following_rows(connection, pairs)
     follows = {pair for pair, row in existing.items() if row.state == EdgeState.FOLLOWING}
-    outcomes = []
-    ended = []
-    for change, pair in zip(changes, pairs, strict=True):
-        if pair in follows:
-            follows.discard(pair)
-            ended.append(change)
-            outcomes.append(FollowOutcome.CHANGED)
-        else:
-            outcomes.append(FollowOutcome.UNCHANGED if pair[1] in known else FollowOutcome.NO_SUCH_USER)
+    outcomes, ended = decide_unfollows(changes, active=known, existing=follows)
     return FollowResult(outcomes, _write_follows(connection, ended, EdgeState.NONE, {}))
 
 
@@ -214,12 +180,7 @@ def _write_follows(
     rows: list[dict[str, object]] = []
     published = []
     for change in changes:
-        event = FollowChanged(
-            follower_id=change.follower_id,
-            followee_id=change.followee_id,
-            state=FOLLOW_STATE_FOLLOWING if following else FOLLOW_STATE_NONE,
-        )
-        value = encode(event, event_id=change.change_id, version=change.change_id)
+        value = follow_event(AppliedFollow(change.change_id, change.follower_id, change.followee_id, following))
         key = slot_key(change.change_id)
         rows.append(
             {
@@ -256,8 +217,8 @@ def _write_follows(
     return published
 
 
-def _note(connection: Connection, change_id: int, event: BlockChanged) -> Published:
-    value = encode(event, event_id=change_id, version=change_id)
+def _note(connection: Connection, change_id: int, blocker_id: int, blocked_id: int, *, blocked: bool) -> Published:
+    value = block_event(change_id, blocker_id=blocker_id, blocked_id=blocked_id, blocked=blocked)
     key = slot_key(change_id)
     connection.execute(
         insert(GRAPH_CHANGES).values(
@@ -265,12 +226,12 @@ def _note(connection: Connection, change_id: int, event: BlockChanged) -> Publis
             slot=key.slot,
             worker=key.worker,
             event_topics=topics_text([PRIVACY]),
-            event_key=event.blocker_id,
+            event_key=blocker_id,
             event_value=value,
         )
     )
     _open_slots(connection, [change_id])
-    return Published(change_id, events_of(PRIVACY, event.blocker_id, value))
+    return Published(change_id, events_of(PRIVACY, blocker_id, value))
 
 
 def _open_slots(connection: Connection, change_ids: Iterable[int]) -> None:

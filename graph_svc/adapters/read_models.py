@@ -1,38 +1,79 @@
-"""Viewer and author records: encoded from rows, told to readers through Redis by compare-version."""
+"""Viewer and author records: encoded from rows of any store, told to readers through Redis by compare-version."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 from feedmesh.post.v1.post_pb2 import Author
-from sqlalchemy import Connection, or_, select
 
 from foundation import cards, viewers
 from foundation.model.tiers import Tier
 from foundation.redis.client import RedisCluster
 from foundation.redis.versioned import set_if_newer
-from foundation.sql.database import Database
-from foundation.visibility import EdgeState, UserState
-from graph_svc.adapters.tables import BLOCKS, FOLLOWING, MUTES, USERS
-from graph_svc.adapters.users_sql import follower_counts
+from foundation.visibility import UserState
 
 TELL_WITHIN_S = 0.2
 """How long a reader's node may be silent before a change is not acknowledged (rule 6)."""
 
 
+@dataclass(slots=True, frozen=True, kw_only=True)
+class ViewerFacts:
+    """What a viewer record is made of."""
+
+    version: int
+    """Of two sets of facts about a viewer, the one that was read later has a version at least as great, and greater if
+    a change was acknowledged in between."""
+    state: UserState
+    follows: Collection[int]
+    blocks: Collection[int]
+    """In both directions."""
+    mutes: Collection[int]
+    marks: Mapping[int, int]
+    """Of follows, those whose author is pulled, with what is marked: PULL or SUPER."""
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class AuthorFacts:
+    """What an author record is made of."""
+
+    version: int
+    state: UserState
+    is_private: bool
+    username: str
+    avatar_url: str
+    is_verified: bool
+    tier: Tier
+    follower_count: int
+
+
+class RecordRows(Protocol):
+    """The rows behind the records."""
+
+    async def viewer_facts(self, user_ids: Sequence[int]) -> Mapping[int, ViewerFacts]:
+        """Of the users that exist."""
+        ...
+
+    async def author_facts(self, user_ids: Sequence[int]) -> Mapping[int, AuthorFacts]:
+        """Of the users that exist."""
+        ...
+
+
 class ReadModelRecords:
     """graph_svc.ports.ReadModels."""
 
-    def __init__(self, database: Database, redis: RedisCluster) -> None:
-        self._database = database
+    def __init__(self, rows: RecordRows, redis: RedisCluster) -> None:
+        self._rows = rows
         self._redis = redis
 
     async def viewers(self, user_ids: Sequence[int]) -> Sequence[bytes]:
-        return await self._database.read(lambda connection: _viewer_records(connection, user_ids))
+        found = await self._rows.viewer_facts(user_ids)
+        return [_viewer(found[user_id]) if user_id in found else b"" for user_id in user_ids]
 
     async def authors(self, user_ids: Sequence[int]) -> Sequence[bytes]:
-        return await self._database.read(lambda connection: _author_records(connection, user_ids))
+        found = await self._rows.author_facts(user_ids)
+        return [_author(user_id, found[user_id]) if user_id in found else b"" for user_id in user_ids]
 
     async def tell_viewers(self, user_ids: Sequence[int]) -> None:
         records = await self.viewers(user_ids)
@@ -48,65 +89,27 @@ class ReadModelRecords:
         await self._redis.execute([("UNLINK", viewers.viewer_key(user_id)) for user_id in user_ids])
 
 
-def _viewer_records(connection: Connection, user_ids: Sequence[int]) -> list[bytes]:
-    ids = list(user_ids)
-    users = {row.user_id: row for row in connection.execute(select(USERS).where(USERS.c.user_id.in_(ids)))}
-    follows: dict[int, list[int]] = defaultdict(list)
-    pulled: dict[int, list[int]] = defaultdict(list)
-    supers: dict[int, list[int]] = defaultdict(list)
-    for follower_id, followee_id, mark in connection.execute(
-        select(FOLLOWING.c.follower_id, FOLLOWING.c.followee_id, FOLLOWING.c.pulled).where(
-            FOLLOWING.c.follower_id.in_(ids), FOLLOWING.c.state == EdgeState.FOLLOWING
-        )
-    ):
-        follows[follower_id].append(followee_id)
-        if mark:
-            pulled[follower_id].append(followee_id)
-            if mark == Tier.SUPER:
-                supers[follower_id].append(followee_id)
-    blocks: dict[int, set[int]] = defaultdict(set)
-    either = or_(BLOCKS.c.blocker_id.in_(ids), BLOCKS.c.blocked_id.in_(ids))
-    for row in connection.execute(select(BLOCKS).where(either)):
-        blocks[row.blocker_id].add(row.blocked_id)
-        blocks[row.blocked_id].add(row.blocker_id)
-    mutes: dict[int, list[int]] = defaultdict(list)
-    for row in connection.execute(select(MUTES).where(MUTES.c.muter_id.in_(ids))):
-        mutes[row.muter_id].append(row.muted_id)
-    return [
-        viewers.encode_viewer(
-            version=users[user_id].graph_version,
-            state=UserState(users[user_id].state),
-            follows=follows[user_id],
-            blocks=blocks[user_id],
-            mutes=mutes[user_id],
-            pulled=pulled[user_id],
-            supers=supers[user_id],
-        )
-        if user_id in users
-        else b""
-        for user_id in ids
-    ]
+def _viewer(facts: ViewerFacts) -> bytes:
+    return viewers.encode_viewer(
+        version=facts.version,
+        state=facts.state,
+        follows=facts.follows,
+        blocks=facts.blocks,
+        mutes=facts.mutes,
+        pulled=facts.marks,
+        supers=[author_id for author_id, mark in facts.marks.items() if mark == Tier.SUPER],
+    )
 
 
-def _author_records(connection: Connection, user_ids: Sequence[int]) -> list[bytes]:
-    ids = list(user_ids)
-    users = {row.user_id: row for row in connection.execute(select(USERS).where(USERS.c.user_id.in_(ids)))}
-    counts = follower_counts(connection, ids)
-    records = []
-    for user_id in ids:
-        row = users.get(user_id)
-        if row is None:
-            records.append(b"")
-            continue
-        author = Author(user_id=user_id, username=row.username, avatar_url=row.avatar_url, is_verified=row.is_verified)
-        records.append(
-            cards.encode_author(
-                state=UserState(row.state),
-                is_private=row.is_private,
-                version=row.version,
-                tier=Tier(row.tier),
-                follower_count=counts.get(user_id, 0),
-                encoded=author.SerializeToString(),
-            )
-        )
-    return records
+def _author(user_id: int, facts: AuthorFacts) -> bytes:
+    author = Author(
+        user_id=user_id, username=facts.username, avatar_url=facts.avatar_url, is_verified=facts.is_verified
+    )
+    return cards.encode_author(
+        state=facts.state,
+        is_private=facts.is_private,
+        version=facts.version,
+        tier=facts.tier,
+        follower_count=facts.follower_count,
+        encoded=author.SerializeToString(),
+    )

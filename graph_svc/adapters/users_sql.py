@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from foundation.model.clock import DAY_MS
 from foundation.model.tiers import Tier
 from foundation.sql.database import Database
 from foundation.visibility import UserState
+from graph_svc.adapters.request_digest import digest
 from graph_svc.adapters.tables import FOLLOWER_BUCKETS, USER_REQUESTS, USERS
 from graph_svc.model import CreateOutcome, NewUser, User
 
@@ -119,7 +119,7 @@ def _create(connection: Connection, users: Sequence[NewUser], now_ms: int) -> li
         if user.request_id:
             connection.execute(
                 insert(USER_REQUESTS).values(
-                    request_id=user.request_id, digest=_digest(user), user_id=user.user_id, created_ms=now_ms
+                    request_id=user.request_id, digest=digest(user), user_id=user.user_id, created_ms=now_ms
                 )
             )
     if rows:
@@ -132,10 +132,6 @@ def _earlier(connection: Connection, user: NewUser, now_ms: int) -> tuple[Create
     row = connection.execute(select(USER_REQUESTS).where(USER_REQUESTS.c.request_id == user.request_id)).first()
     if row is None:
         return None
-    if row.digest != _digest(user):
+    if row.digest != digest(user):
         return CreateOutcome.REQUEST_MISMATCH, row.user_id
     return CreateOutcome.REPEATED, row.user_id
-
-
-def _digest(user: NewUser) -> bytes:
-    return hashlib.sha256(f"{user.username}\0{user.avatar_url}".encode()).digest()

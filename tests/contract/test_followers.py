@@ -1,138 +1,146 @@
-"""Followers rows and counts stay exact under redelivery, reordering and stale events."""
+"""The contract of followers rows and counts: exact under redelivery, reordering and stale events, on every store."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
-from feedmesh.events.v1.graph_events_pb2 import FOLLOW_STATE_FOLLOWING
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from foundation.events.envelope import decode
-from foundation.model.clock import SystemClock
-from foundation.model.ids import Snowflakes
-from foundation.sql.database import Database, open_database
-from graph_svc.adapters.edges_sql import SqlEdges
-from graph_svc.adapters.followers_sql import SqlFollowers
-from graph_svc.adapters.tables import GRAPH_TABLES
-from graph_svc.adapters.users_sql import SqlUsers
-from graph_svc.model import AppliedFollow, FollowChange, FollowOutcome, FollowResult, NewUser
-
-ANA, BO, CY = 1, 2, 3
-LIMIT = 7_500
-
-
-class Graph:
-    """The stores over one database in memory, and every event they ever wrote."""
-
-    def __init__(self, database: Database) -> None:
-        self.users = SqlUsers(database)
-        self.edges = SqlEdges(database)
-        self.followers = SqlFollowers(database)
-        self.ids = Snowflakes(SystemClock())
-        self.events: list[AppliedFollow] = []
-
-    async def people(self) -> None:
-        names = [NewUser(user, f"u{user}") for user in (ANA, BO, CY)]
-        await self.users.create(names, now_ms=0)
-
-    async def follow(self, follower: int, followee: int, *, limit: int = LIMIT) -> FollowOutcome:
-        change = FollowChange(self.ids.next(), follower, followee)
-        return self._note(await self.edges.follow([change], limit=limit))
-
-    async def unfollow(self, follower: int, followee: int) -> FollowOutcome:
-        return self._note(await self.edges.unfollow([FollowChange(self.ids.next(), follower, followee)]))
-
-    def _note(self, result: FollowResult) -> FollowOutcome:
-        for published in result.published:
-            for event in published.events:
-                envelope = decode(event.value)
-                changed = envelope.follow_changed
-                following = changed.state == FOLLOW_STATE_FOLLOWING
-                self.events.append(AppliedFollow(envelope.version, changed.follower_id, changed.followee_id, following))
-        return result.outcomes[0]
-
-    async def count(self, user: int) -> int:
-        return (await self.users.get([user]))[user].follower_count
-
-    async def streamed(self, user: int) -> list[int]:
-        return [follower async for _, page in self.edges.follower_pages([user]) for follower in page]
-
-
-@pytest.fixture
-async def graph() -> AsyncIterator[Graph]:
-    async with open_database("sqlite://", GRAPH_TABLES) as database:
-        made = Graph(database)
-        await made.people()
-        yield made
+from graph_svc.model import AppliedFollow
+from tests.kit.graph_stores import IDS, Graph, cql_graph, sql_graph
 
 
 async def test_a_follow_delivered_twice_counts_once(graph: Graph) -> None:
-    await graph.follow(ANA, BO)
-    await graph.followers.apply(graph.events)
-    await graph.followers.apply(graph.events)
-    assert await graph.count(BO) == 1
-    assert await graph.streamed(BO) == [ANA]
+    ana, bo = await graph.people(2)
+    await graph.follow(ana, bo)
+    assert await graph.followers.apply(graph.events) == graph.events
+    assert await graph.followers.apply(graph.events * 2) == graph.events
+    assert (await graph.user(bo)).follower_count == 1
+    assert await graph.streamed(bo) == [ana]
 
 
 async def test_a_stale_follow_does_not_undo_a_newer_unfollow(graph: Graph) -> None:
-    await graph.follow(ANA, BO)
-    await graph.unfollow(ANA, BO)
+    ana, bo = await graph.people(2)
+    await graph.follow(ana, bo)
+    await graph.unfollow(ana, bo)
     followed, unfollowed = graph.events
     await graph.followers.apply([unfollowed])
     assert await graph.followers.apply([followed]) == []
-    assert await graph.count(BO) == 0
-    assert await graph.streamed(BO) == []
+    assert (await graph.user(bo)).follower_count == 0
+    assert await graph.streamed(bo) == []
 
 
-async def test_following_again_changes_nothing_and_publishes_nothing(graph: Graph) -> None:
-    assert await graph.follow(ANA, BO) is FollowOutcome.CHANGED
-    assert await graph.follow(ANA, BO) is FollowOutcome.UNCHANGED
-    assert await graph.unfollow(ANA, CY) is FollowOutcome.UNCHANGED
-    assert len(graph.events) == 1
+async def test_a_stale_unfollow_does_not_undo_a_newer_follow(graph: Graph) -> None:
+    ana, bo = await graph.people(2)
+    await graph.follow(ana, bo)
+    await graph.deliver()
+    await graph.unfollow(ana, bo)
+    await graph.follow(ana, bo)
+    first, ended, again = graph.events
+    assert await graph.followers.apply([first, ended]) == []
+    assert await graph.followers.apply([again]) == [again]
+    assert await graph.followers.apply([ended]) == []
+    assert (await graph.user(bo)).follower_count == 1
+    assert await graph.streamed(bo) == [ana]
 
 
-async def test_nobody_follows_across_a_block_or_beyond_the_limit(graph: Graph) -> None:
-    ids = (graph.ids.next(), graph.ids.next(), graph.ids.next())
-    await graph.edges.block(BO, ANA, change_ids=ids)
-    assert await graph.follow(ANA, BO) is FollowOutcome.BLOCKED_BY_THEM
-    assert await graph.follow(BO, ANA) is FollowOutcome.BLOCKING_THEM
-    assert await graph.follow(ANA, 99) is FollowOutcome.NO_SUCH_USER
-    assert await graph.follow(ANA, CY, limit=1) is FollowOutcome.CHANGED
-    assert await graph.follow(BO, CY, limit=0) is FollowOutcome.LIMIT_REACHED
+async def test_an_unfollow_takes_the_follower_out_of_every_list(graph: Graph) -> None:
+    ana, bo, cy = await graph.people(3)
+    for follower in (ana, bo):
+        await graph.follow(follower, cy)
+    await graph.deliver()
+    await graph.unfollow(ana, cy)
+    await graph.deliver()
+    assert (await graph.user(cy)).follower_count == 1
+    assert await graph.streamed(cy) == [bo]
+    assert [entry.user.user_id for entry in await graph.edges.followers(cy, before=0, limit=10)] == [bo]
 
 
-actions = st.lists(
-    st.tuples(st.booleans(), st.sampled_from([(ANA, BO), (ANA, CY), (BO, CY), (CY, BO)])), min_size=1, max_size=12
-)
+async def test_an_event_of_nobody_changes_nothing(graph: Graph) -> None:
+    ana, bo = await graph.people(2)
+    assert await graph.followers.apply([AppliedFollow(IDS.next(), ana, bo, following=True)]) == []
+    assert (await graph.user(bo)).follower_count == 0
 
 
-@settings(max_examples=40, deadline=None)
-@given(actions, st.randoms(use_true_random=False))
+async def test_buckets_are_appended_and_never_split(keyspaces: dict[str, str]) -> None:
+    async with cql_graph(keyspaces, capacity=3) as graph:
+        star, *fans = await graph.people(8)
+        for fan in fans:
+            await graph.follow(fan, star)
+            await graph.deliver()
+        assert (await graph.user(star)).follower_count == 7
+        assert await graph.streamed(star) == fans
+        await graph.unfollow(fans[4], star)
+        await graph.unfollow(fans[0], star)
+        await graph.deliver()
+        await graph.deliver()
+        left = [fan for fan in fans if fan not in (fans[0], fans[4])]
+        assert await graph.streamed(star) == left
+        assert (await graph.user(star)).follower_count == 5
+        # The first bucket has room again; the last is the one that grows.
+        await graph.follow(fans[0], star)
+        await graph.deliver()
+        assert await graph.streamed(star) == [*left[:-1], fans[0], fans[6]]
+        pages = []
+        before = 0
+        while page := await graph.edges.followers(star, before=before, limit=2):
+            pages += [entry.user.user_id for entry in page]
+            before = page[-1].place
+        assert pages == [fans[0], *reversed(left)]
+
+
+async def test_many_followers_in_one_batch_fill_buckets_in_turn(keyspaces: dict[str, str]) -> None:
+    async with cql_graph(keyspaces, capacity=3) as graph:
+        star, *fans = await graph.people(9)
+        for fan in fans:
+            await graph.follow(fan, star)
+        await graph.deliver()
+        await graph.deliver()
+        assert sorted(await graph.streamed(star)) == fans
+        assert (await graph.user(star)).follower_count == 8
+
+
+actions = st.lists(st.tuples(st.booleans(), st.sampled_from([(0, 1), (0, 2), (1, 2), (2, 1)])), min_size=1, max_size=12)
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "cassandra"])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(history=actions, chance=st.randoms(use_true_random=False), delivered_early=st.integers(0, 12))
 def test_counts_are_exact_whatever_the_order_and_number_of_deliveries(
-    history: list[tuple[bool, tuple[int, int]]], chance: object
+    request: pytest.FixtureRequest,
+    backend: str,
+    history: list[tuple[bool, tuple[int, int]]],
+    chance: object,
+    delivered_early: int,
 ) -> None:
     async def live() -> None:
-        async with open_database("sqlite://", GRAPH_TABLES) as database:
-            graph = Graph(database)
-            await graph.people()
+        opened = sql_graph() if backend == "sqlite" else cql_graph(request.getfixturevalue("keyspaces"), capacity=1)
+        async with opened as graph:
+            people = await graph.people(3)
             follows: set[tuple[int, int]] = set()
-            for make, (follower, followee) in history:
+            for place, (make, (one, other)) in enumerate(history):
+                pair = (people[one], people[other])
                 if make:
-                    await graph.follow(follower, followee)
-                    follows.add((follower, followee))
+                    await graph.follow(*pair)
+                    follows.add(pair)
                 else:
-                    await graph.unfollow(follower, followee)
-                    follows.discard((follower, followee))
+                    await graph.unfollow(*pair)
+                    follows.discard(pair)
+                if place == delivered_early:
+                    await graph.deliver()
             deliveries = [*graph.events, *graph.events]
             chance.shuffle(deliveries)  # type: ignore[attr-defined]
-            for delivery in deliveries:
-                await graph.followers.apply([delivery])
-            for user in (ANA, BO, CY):
-                expected = sorted(follower for follower, followee in follows if followee == user)
-                assert sorted(await graph.streamed(user)) == expected
-                assert await graph.count(user) == len(expected)
+            for start in range(0, len(deliveries), 3):
+                await graph.followers.apply(deliveries[start : start + 3])
+            for user_id in people:
+                expected = sorted(follower for follower, followee in follows if followee == user_id)
+                assert sorted(await graph.streamed(user_id)) == expected
+                user = await graph.user(user_id)
+                assert user.follower_count == len(expected)
+                assert user.following_count == sum(follower == user_id for follower, _ in follows)
+                listed = [entry.user.user_id for entry in await graph.edges.followers(user_id, before=0, limit=9)]
+                assert sorted(listed) == expected
 
     asyncio.run(live())

@@ -1,23 +1,11 @@
-"""The contract of tiers (graph_svc.ports.Tiers), over SQLite and PostgreSQL."""
+"""The contract of tiers (graph_svc.ports.Tiers), over SQLite, PostgreSQL and Cassandra."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
-import pytest
-
 from foundation.cards import decode_author
 from foundation.model.tiers import Tier
-from foundation.redis.client import RedisCluster
 from graph_svc.model import Crossing, Standing, Step
-from tests.kit.graph_stores import GraphStores, sql_graph_stores
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def graph(request: pytest.FixtureRequest, redis: RedisCluster) -> AsyncIterator[GraphStores]:
-    url = "sqlite://" if request.param == "sqlite" else request.getfixturevalue("postgres")()
-    async with sql_graph_stores(url, redis) as stores:
-        yield stores
+from tests.kit.graph_stores import GraphStores
 
 
 async def standing(graph: GraphStores, author: int) -> Standing:

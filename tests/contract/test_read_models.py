@@ -1,0 +1,113 @@
+"""The contract of viewer and author records (graph_svc.ports.ReadModels), over every store and a real Valkey."""
+
+from __future__ import annotations
+
+import asyncio
+
+from foundation.cards import author_key, decode_author
+from foundation.redis.client import RedisCluster
+from foundation.viewers import ViewerRecord, decode_viewer, viewer_key
+from foundation.visibility import UserState
+from graph_svc.adapters.read_models import ReadModelRecords
+from tests.kit.graph_stores import IDS, Graph, cql_graph
+
+
+async def told(redis: RedisCluster, user_id: int) -> ViewerRecord:
+    (record,) = await redis.execute([("GET", viewer_key(user_id))])
+    viewer = decode_viewer(record)
+    assert viewer is not None
+    return viewer
+
+
+async def test_a_viewer_record_holds_the_edges(graph: Graph, redis: RedisCluster) -> None:
+    records = ReadModelRecords(graph.rows, redis)
+    ana, bo, cy, di, ed = await graph.people(5)
+    await graph.follow(ana, bo)
+    await graph.follow(ana, ed)
+    await graph.unfollow(ana, ed)
+    await graph.block(ana, cy)
+    await graph.block(di, ana)
+    await graph.edges.mute(ana, bo)
+    nobody, mine, theirs = await records.viewers([IDS.next(), ana, cy])
+    assert nobody == b""
+    viewer = decode_viewer(mine)
+    assert viewer is not None
+    assert (viewer.state, viewer.follows, viewer.blocks, viewer.mutes) == (UserState.ACTIVE, {bo}, {cy, di}, {bo})
+    other = decode_viewer(theirs)
+    assert other is not None
+    assert other.blocks == {ana}
+
+
+async def test_every_change_of_an_edge_raises_the_version(graph: Graph) -> None:
+    ana, bo = await graph.people(2)
+    versions = [await graph.version(ana)]
+    for change in (
+        graph.follow(ana, bo), graph.unfollow(ana, bo), graph.edges.mute(ana, bo), graph.edges.unmute(ana, bo),
+        graph.block(bo, ana), graph.unblock(bo, ana), graph.block(ana, bo),
+    ):  # fmt: skip
+        await change
+        versions.append(await graph.version(ana))
+    assert versions == sorted(set(versions))
+
+
+async def test_an_older_record_never_replaces_a_newer_one(graph: Graph, redis: RedisCluster) -> None:
+    records = ReadModelRecords(graph.rows, redis)
+    ana, bo = await graph.people(2)
+    (old,) = await records.viewers([ana])
+    await graph.follow(ana, bo)
+    await records.tell_viewers([ana])
+    before = decode_viewer(old)
+    assert before is not None
+    late = ReadModelRecords(_Frozen(graph, before.version), redis)
+    await late.tell_viewers([ana])
+    assert (await told(redis, ana)).follows == {bo}
+    await records.forget_viewers([ana])
+    assert await redis.execute([("EXISTS", viewer_key(ana))]) == [0]
+
+
+class _Frozen:
+    """Rows as they were read before any edge was there."""
+
+    def __init__(self, graph: Graph, version: int) -> None:
+        self.author_facts = graph.rows.author_facts
+        self._graph = graph
+        self._version = version
+
+    async def viewer_facts(self, user_ids):  # type: ignore[no-untyped-def]
+        found = await self._graph.rows.viewer_facts(user_ids)
+        return {
+            user_id: type(facts)(version=self._version, state=facts.state, follows=(), blocks=(), mutes=())
+            for user_id, facts in found.items()
+        }
+
+
+async def test_author_records_follow_the_profile(graph: Graph, redis: RedisCluster) -> None:
+    records = ReadModelRecords(graph.rows, redis)
+    (ana,) = await graph.people(1)
+    nobody, record = await records.authors([IDS.next(), ana])
+    assert nobody == b""
+    author = decode_author(ana, record)
+    assert author is not None
+    await graph.users.set_avatar(ana, "http://new")
+    await records.tell_authors([ana])
+    (stored,) = await redis.execute([("GET", author_key(ana))])
+    changed = decode_author(ana, stored)
+    assert changed is not None
+    assert changed.version > author.version
+    assert b"http://new" in changed.encoded
+
+
+async def test_versions_grow_with_every_write_of_many_at_the_same_moment(keyspaces: dict[str, str]) -> None:
+    async with cql_graph(keyspaces) as one, cql_graph(keyspaces) as other:
+        ana, *others = await one.people(17)
+        seen = []
+
+        async def change(graph: Graph, user_id: int) -> None:
+            before = await graph.version(ana)
+            await graph.edges.mute(ana, user_id)
+            after = await graph.version(ana)
+            assert after > before
+            seen.append(after)
+
+        await asyncio.gather(*(change(one, user_id) for user_id in others))
+        assert await other.version(ana) == max(seen)

@@ -331,6 +331,41 @@ MUTANTS = (
         "        told = {row.follower_id for row in rows if row.tier >= Tier.BOTH}\n",
         "        told: set[int] = set()\n",
         "tests/component/test_tier_crossing.py::test_readers_are_told_again_when_the_telling_failed",
+        "stale follow applied, over CQL",
+        "graph_svc/adapters/followers_cql.py",
+        "if (row.changed_id if row else 0) == (change.change_id if change.following else 0):",
+        "if True:",
+        "tests/contract/test_followers.py::test_a_stale_follow_does_not_undo_a_newer_unfollow[cassandra]",
+    ),
+    Mutant(
+        "follower moved to a bucket that nobody remembers",
+        "graph_svc/adapters/followers_cql.py",
+        "        await self._cql.execute_all([*opened, *moved])\n",
+        "        await self._cql.execute_all(opened)\n",
+        "tests/contract/test_followers.py::test_buckets_are_appended_and_never_split",
+    ),
+    Mutant(
+        "noted follow never completed",
+        "graph_svc/adapters/changes_cql.py",
+        "return [Source(_NOTES, finish)]",
+        "return [Source(_NOTES)]",
+        "tests/contract/test_edges.py::test_the_sweeper_completes_what_was_noted_and_never_applied",
+    ),
+    Mutant(
+        "block that does not see a follow of the same moment",
+        "graph_svc/adapters/edges_cql.py",
+        "        late = await self._ends(pairs, change_ids[1:])\n",
+        "        late: list[Change] = []\n",
+        "tests/contract/test_edges.py"
+        "::test_follows_and_blocks_at_the_same_moment_never_leave_a_follow_across_a_block",
+    ),
+    Mutant(
+        "viewer versions out of turn",
+        "graph_svc/adapters/versions_cql.py",
+        "        async with turn:\n            yield self._stamp(swept=False)",
+        "        yield self._stamp(swept=False)",
+        "tests/unit/graph_svc/test_versions_cql.py"
+        "::test_writes_on_one_user_take_turns_and_the_later_stamp_is_greater",
     ),
 )
 

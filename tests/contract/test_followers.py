@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from foundation.cql.session import Call, Cql, Row
+from foundation.errors import Unavailable
+from graph_svc.adapters.followers_cql import CqlFollowers
 from graph_svc.model import AppliedFollow
+from tests.kit.cassandra import migrated
 from tests.kit.graph_stores import IDS, Graph, cql_graph, sql_graph
 
 
@@ -144,3 +149,54 @@ def test_counts_are_exact_whatever_the_order_and_number_of_deliveries(
                 assert sorted(listed) == expected
 
     asyncio.run(live())
+
+
+class Dying:
+    """A session whose process dies before its nth call."""
+
+    def __init__(self, cql: Cql, calls: int) -> None:
+        self._cql = cql
+        self._calls = calls
+
+    async def execute_all(self, calls: Sequence[Call]) -> list[list[Row]]:
+        self._count()
+        return await self._cql.execute_all(calls)
+
+    async def batch_all(self, batches: Sequence[Sequence[Call]]) -> None:
+        self._count()
+        await self._cql.batch_all(batches)
+
+    def _count(self) -> None:
+        if not self._calls:
+            raise Unavailable("DEAD")
+        self._calls -= 1
+
+
+@pytest.mark.parametrize("calls", range(8))
+async def test_a_consumer_that_dies_half_way_is_completed_by_the_next(keyspaces: dict[str, str], calls: int) -> None:
+    async with migrated(keyspaces, "graph_svc.adapters") as cql, cql_graph(keyspaces, capacity=2) as graph:
+        star, *fans = await graph.people(7)
+        for fan in fans[:2]:
+            await graph.follow(fan, star)
+        await graph.deliver()
+        await graph.follow(fans[2], star)
+        await graph.follow(fans[3], star)
+        await graph.unfollow(fans[0], star)
+        half = graph.events[2:]
+        with pytest.raises(Unavailable):
+            await CqlFollowers(Dying(cql, calls), capacity=2).apply(half)  # type: ignore[arg-type]
+        # Others come first, and would fill the bucket that was meant for the one who was interrupted.
+        for fan in fans[4:]:
+            await graph.follow(fan, star)
+            await graph.followers.apply(graph.events[-1:])
+        await graph.deliver()
+        assert sorted(await graph.streamed(star)) == fans[1:]
+        assert (await graph.user(star)).follower_count == 5
+        listed = [entry.user.user_id for entry in await graph.edges.followers(star, before=0, limit=9)]
+        assert sorted(listed) == fans[1:]
+        for fan in fans[1:]:
+            await graph.unfollow(fan, star)
+        await graph.deliver()
+        assert await graph.streamed(star) == []
+        assert (await graph.user(star)).follower_count == 0
+        assert await graph.edges.followers(star, before=0, limit=9) == []

@@ -356,16 +356,14 @@ MUTANTS = (
         "graph_svc/adapters/edges_cql.py",
         "        late = await self._ends(pairs, change_ids[1:])\n",
         "        late: list[Change] = []\n",
-        "tests/contract/test_edges.py"
-        "::test_follows_and_blocks_at_the_same_moment_never_leave_a_follow_across_a_block",
+        "tests/contract/test_edges.py::test_follows_and_blocks_at_the_same_moment_never_leave_a_follow_across_a_block",
     ),
     Mutant(
         "viewer versions out of turn",
         "graph_svc/adapters/versions_cql.py",
         "        async with turn:\n            yield self._stamp(swept=False)",
         "        yield self._stamp(swept=False)",
-        "tests/unit/graph_svc/test_versions_cql.py"
-        "::test_writes_on_one_user_take_turns_and_the_later_stamp_is_greater",
+        "tests/unit/graph_svc/test_versions_cql.py::test_writes_on_one_user_take_turns_and_the_later_stamp_is_greater",
     ),
 )
 

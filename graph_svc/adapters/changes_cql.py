@@ -19,6 +19,7 @@ from foundation.events.outbox import slot_key
 from foundation.events.port import GRAPH_BY_FOLLOWEE, PRIVACY, Event
 from foundation.visibility import EdgeState
 from graph_svc.adapters.graph_events import block_event, follow_event
+from graph_svc.adapters.marks_cql import SET_MARK
 from graph_svc.adapters.versions_cql import Stamp, Versions
 from graph_svc.model import AppliedFollow
 
@@ -39,7 +40,9 @@ _FOLLOW = Statement(
     timeout_s=5.0,
 )
 # Cells, not the row: `bucket` is the consumer's. A row without cells is gone, since no INSERT ever marked it.
-_END = Statement("DELETE state, changed_id FROM following USING TIMESTAMP ? WHERE follower_id = ? AND followee_id = ?")
+_END = Statement(
+    "DELETE state, changed_id, pulled FROM following USING TIMESTAMP ? WHERE follower_id = ? AND followee_id = ?"
+)
 _STAMP = Statement("UPDATE following USING TIMESTAMP ? SET stamps[?] = ? WHERE follower_id = ?")
 _BLOCKING = Statement("UPDATE blocks USING TIMESTAMP ? SET blocking_id = ? WHERE user_id = ? AND other_id = ?")
 _BLOCKED_BY = Statement("UPDATE blocks USING TIMESTAMP ? SET blocked_by_id = ? WHERE user_id = ? AND other_id = ?")
@@ -68,11 +71,13 @@ class Change:
     other_id: int
     write_us: int
     """The time of its cells. At equal times an end stands."""
+    mark: int = 0
+    """Of a follow; not noted, since the consumer marks what the sweeper completes."""
 
     @classmethod
-    def of(cls, kind: Kind, change_id: int, one_id: int, other_id: int, *, ends_id: int = 0) -> Change:
+    def of(cls, kind: Kind, change_id: int, one_id: int, other_id: int, *, ends_id: int = 0, mark: int = 0) -> Change:
         """Written at the time of its id; what ends an earlier change *ends_id* not before that."""
-        return cls(change_id, kind, one_id, other_id, write_time(max(change_id, ends_id)))
+        return cls(change_id, kind, one_id, other_id, write_time(max(change_id, ends_id)), mark)
 
     @property
     def event(self) -> Event:
@@ -90,7 +95,8 @@ class Change:
         one, other, at = self.one_id, self.other_id, self.write_us
         match self.kind:
             case Kind.FOLLOW:
-                return {one: [(_FOLLOW, (at, int(EdgeState.FOLLOWING), self.change_id, one, other))]}
+                marks: list[Call] = [(SET_MARK, (at, self.mark, one, other))] if self.mark else []
+                return {one: [(_FOLLOW, (at, int(EdgeState.FOLLOWING), self.change_id, one, other)), *marks]}
             case Kind.UNFOLLOW:
                 return {one: [(_END, (at, one, other))]}
             case Kind.BLOCK:
@@ -108,7 +114,7 @@ def graph_sources(versions: Versions) -> Sequence[Source]:
     def finish(row: Row) -> Sequence[Call]:
         kind, one_id, other_id, change_id, write_us = row[3:8]
         writes = Change(change_id, Kind(kind), one_id, other_id, write_us).writes()
-        stamps = [_stamped(user_id, versions.swept()) for user_id in writes]
+        stamps = [stamped(user_id, versions.swept()) for user_id in writes]
         return [*(call for calls in writes.values() for call in calls), *stamps]
 
     return [Source(_NOTES, finish)]
@@ -154,11 +160,11 @@ class Changes:
         async def write(user_id: int, calls: Sequence[Call]) -> None:
             async with gate, self._versions.turn(user_id) as stamp:
                 if one_partition:  # the version grows in the batch that holds the last row
-                    for part in parts_of([*calls, _stamped(user_id, stamp)]):
+                    for part in parts_of([*calls, stamped(user_id, stamp)]):
                         await self._cql.batch(part)
                 else:
                     await self._cql.execute_all(calls)
-                    await self._cql.execute(*_stamped(user_id, stamp))
+                    await self._cql.execute(*stamped(user_id, stamp))
 
         for ended in await asyncio.gather(*(write(*item) for item in by_user.items()), return_exceptions=True):
             if isinstance(ended, BaseException):
@@ -168,7 +174,7 @@ class Changes:
         """After a write, maybe of a try that died: records that were read before it are overtaken."""
         for user_id in user_ids:
             async with self._versions.turn(user_id) as stamp:
-                await self._cql.execute(*_stamped(user_id, stamp))
+                await self._cql.execute(*stamped(user_id, stamp))
 
 
 def parts_of(calls: Sequence[Call]) -> list[Sequence[Call]]:
@@ -176,5 +182,6 @@ def parts_of(calls: Sequence[Call]) -> list[Sequence[Call]]:
     return [calls[start : start + ROWS_PER_BATCH] for start in range(0, len(calls), ROWS_PER_BATCH)]
 
 
-def _stamped(user_id: int, stamp: Stamp) -> Call:
+def stamped(user_id: int, stamp: Stamp) -> Call:
+    """What raises the version of a viewer."""
     return _STAMP, (stamp.write_us, stamp.cell, stamp.value, user_id)

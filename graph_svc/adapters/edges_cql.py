@@ -15,10 +15,12 @@ from dataclasses import dataclass, replace
 from foundation.cql.session import Call, Cql, Row, Statement
 from foundation.cql.write_time import write_time
 from foundation.model.ids import MAX_ID, Ids
+from foundation.model.tiers import Tier
 from foundation.visibility import UserState
 from graph_svc.adapters.changes_cql import Change, Changes, Kind
 from graph_svc.adapters.follow_decisions import Pair, decide_follows, decide_unfollows
-from graph_svc.adapters.users_cql import FOLLOWING_COUNT, read_users
+from graph_svc.adapters.marks_cql import mark_value
+from graph_svc.adapters.users_cql import following_counts, read_users
 from graph_svc.model import (
     FOLLOWERS_PER_PAGE,
     FollowChange,
@@ -33,9 +35,9 @@ IDS_PER_QUERY = 100
 AUTHORS_AT_ONCE = 32
 """Authors whose followers are read at the same time; at most about FOLLOWERS_PER_PAGE of each are held."""
 
-_STATE = Statement("SELECT user_id, state, username FROM users WHERE user_id = ?")
+_STATE = Statement("SELECT user_id, state, username, tier, tier_since_ms FROM users WHERE user_id = ?")
 _FOLLOWS_OF = Statement(
-    "SELECT followee_id, changed_id, bucket FROM following WHERE follower_id = ? AND followee_id IN ?"
+    "SELECT followee_id, changed_id, bucket, pulled FROM following WHERE follower_id = ? AND followee_id IN ?"
 )
 _FOLLOWING = Statement("SELECT followee_id, changed_id FROM following WHERE follower_id = ?")
 _BLOCKS_OF = Statement("SELECT other_id, blocking_id, blocked_by_id FROM blocks WHERE user_id = ? AND other_id IN ?")
@@ -62,7 +64,7 @@ class CqlEdges:
         pairs = [(change.follower_id, change.followee_id) for change in changes]
         active, counts, follows, blocked = await asyncio.gather(
             self._active({user_id for pair in pairs for user_id in pair}),
-            self._following_counts({follower_id for follower_id, _ in pairs}),
+            following_counts(self._cql, list({follower_id for follower_id, _ in pairs})),
             follow_rows(self._cql, pairs),
             self._blocks(pairs),
         )
@@ -73,7 +75,12 @@ class CqlEdges:
             existing={pair for pair, row in follows.items() if row.changed_id},
             limit=limit,
         )
-        follow = [Change.of(Kind.FOLLOW, each.change_id, each.follower_id, each.followee_id) for each in made]
+        # The next read pulls a pulled author at once. The consumer marks again after it wrote the followers row: the
+        # tier may change before that.
+        follow = [
+            Change.of(Kind.FOLLOW, each.change_id, each.follower_id, each.followee_id, mark=active[each.followee_id])
+            for each in made
+        ]
         await self._changes.make(follow)
         retracted = await self._retract(follow)
         outcomes = [retracted.get(change.change_id, outcome) for change, outcome in zip(changes, outcomes, strict=True)]
@@ -238,14 +245,15 @@ class CqlEdges:
                     found.add((other_id, user_id))
         return found
 
-    async def _active(self, user_ids: Collection[int]) -> set[int]:
+    async def _active(self, user_ids: Collection[int]) -> dict[int, int]:
+        """What a follow of each of the active users is marked with."""
         answers = await self._cql.execute_all([(_STATE, (user_id,)) for user_id in user_ids])
-        return {row[0] for rows in answers for row in rows if row[1] == UserState.ACTIVE and row[2] is not None}
-
-    async def _following_counts(self, user_ids: Collection[int]) -> dict[int, int]:
-        ordered = list(user_ids)
-        answers = await self._cql.execute_all([(FOLLOWING_COUNT, (user_id,)) for user_id in ordered])
-        return {user_id: rows[0][0] for user_id, rows in zip(ordered, answers, strict=True)}
+        return {
+            user_id: mark_value(Tier(tier or Tier.PUSH), since_ms or 0)
+            for rows in answers
+            for user_id, state, username, tier, since_ms in rows
+            if state == UserState.ACTIVE and username is not None
+        }
 
 
 @dataclass(slots=True, frozen=True)
@@ -256,14 +264,16 @@ class FollowRow:
     """The change that made it; 0 when it has ended."""
     bucket: int
     """Where its followers row lies, if there is one."""
+    pulled: int
+    """Its mark (marks_cql.py)."""
 
 
 async def follow_rows(cql: Cql, pairs: Sequence[Pair]) -> dict[Pair, FollowRow]:
     """The durable follows of (follower, followee) pairs."""
     return {
-        (follower_id, followee_id): FollowRow(changed_id or 0, bucket or 0)
+        (follower_id, followee_id): FollowRow(changed_id or 0, bucket or 0, pulled or 0)
         for follower_id, rows in await _by_first(cql, _FOLLOWS_OF, pairs)
-        for followee_id, changed_id, bucket in rows
+        for followee_id, changed_id, bucket, pulled in rows
     }
 
 

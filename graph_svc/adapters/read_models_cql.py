@@ -10,13 +10,13 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from foundation.cql.session import Cql, Statement
-from foundation.visibility import UserState
+from graph_svc.adapters.marks_cql import mark_in
 from graph_svc.adapters.read_models import AuthorFacts, ViewerFacts
-from graph_svc.adapters.users_cql import account_rows
+from graph_svc.adapters.users_cql import account_rows, follower_counts
 from graph_svc.adapters.versions_cql import version_of
 
 _VERSION = Statement("SELECT stamps FROM following WHERE follower_id = ? LIMIT 1")
-_FOLLOWS = Statement("SELECT followee_id, changed_id FROM following WHERE follower_id = ?")
+_FOLLOWS = Statement("SELECT followee_id, changed_id, pulled FROM following WHERE follower_id = ?")
 _BLOCKS = Statement("SELECT other_id, blocking_id, blocked_by_id FROM blocks WHERE user_id = ?")
 _MUTES = Statement("SELECT muted_id FROM mutes WHERE muter_id = ?")
 
@@ -42,24 +42,32 @@ class CqlRecordRows:
         return {
             user_id: ViewerFacts(
                 version=version[user_id],
-                state=UserState(users[user_id][5]),
-                follows=[followee_id for followee_id, changed_id in follows if changed_id],
+                state=users[user_id].state,
+                follows=[followee_id for followee_id, changed_id, _ in follows if changed_id],
                 blocks=[other_id for other_id, blocking_id, blocked_by_id in blocks if blocking_id or blocked_by_id],
                 mutes=[row[0] for row in mutes],
+                marks={
+                    followee_id: mark
+                    for followee_id, changed_id, pulled in follows
+                    if changed_id and (mark := mark_in(pulled or 0))
+                },
             )
             for user_id, follows, blocks, mutes in zip(ids, answers, answers, answers, strict=True)
         }
 
     async def author_facts(self, user_ids: Sequence[int]) -> Mapping[int, AuthorFacts]:
-        found = {}
-        for user_id, row in (await account_rows(self._cql, user_ids)).items():
-            _, username, avatar_url, is_verified, is_private, state, stamps = row
-            found[user_id] = AuthorFacts(
-                version=version_of(stamps),
-                state=UserState(state),
-                is_private=is_private,
-                username=username,
-                avatar_url=avatar_url,
-                is_verified=is_verified,
+        accounts = await account_rows(self._cql, user_ids)
+        counts = await follower_counts(self._cql, list(accounts))
+        return {
+            user_id: AuthorFacts(
+                version=account.version,
+                state=account.state,
+                is_private=account.is_private,
+                username=account.username,
+                avatar_url=account.avatar_url,
+                is_verified=account.is_verified,
+                tier=account.tier,
+                follower_count=counts[user_id],
             )
-        return found
+            for user_id, account in accounts.items()
+        }

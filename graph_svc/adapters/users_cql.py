@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from foundation.cql.session import Call, Cql, Row, Statement
+from foundation.cql.session import Call, Cql, Statement
 from foundation.cql.write_time import write_time
 from foundation.model.clock import DAY_MS
 from foundation.model.ids import Ids, time_part_of, worker_of
+from foundation.model.tiers import Tier
 from foundation.visibility import UserState
 from graph_svc.adapters.request_digest import digest
 from graph_svc.adapters.versions_cql import Versions, version_of
@@ -40,12 +42,12 @@ _INSERT = Statement(
     " VALUES (?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
 )
 _GET = Statement(
-    "SELECT user_id, username, avatar_url, is_verified, is_private, state, stamps FROM users WHERE user_id = ?"
+    "SELECT user_id, username, avatar_url, is_verified, is_private, state, stamps, tier, crossing, tier_since_ms"
+    " FROM users WHERE user_id = ?"
 )
 _SET_AVATAR = Statement("UPDATE users USING TIMESTAMP ? SET avatar_url = ?, stamps[?] = ? WHERE user_id = ?")
 _FOLLOWER_COUNTS = Statement("SELECT n FROM follower_buckets WHERE followee_id = ?")
-FOLLOWING_COUNT = Statement("SELECT COUNT(changed_id) FROM following WHERE follower_id = ?")
-"""Exact by construction: a follow is there or not, however often it was written."""
+_FOLLOWING_COUNT = Statement("SELECT COUNT(changed_id) FROM following WHERE follower_id = ?")
 
 
 class CqlUsers:
@@ -121,41 +123,88 @@ class CqlUsers:
         return CreateOutcome.CREATED, claimed_id
 
 
-async def account_rows(cql: Cql, user_ids: Sequence[int]) -> dict[int, Row]:
-    """(user_id, username, avatar_url, is_verified, is_private, state, stamps) of the accounts that exist."""
-    found: dict[int, Row] = {}
+@dataclass(slots=True, frozen=True, kw_only=True)
+class AccountRow:
+    """An account as it lies in one row."""
+
+    user_id: int
+    username: str
+    avatar_url: str
+    is_verified: bool
+    is_private: bool
+    state: UserState
+    version: int
+    """Of all that the row holds."""
+    tier: Tier
+    crossing: int
+    """0 where there is none."""
+    tier_since_ms: int
+    """0 if the tier never changed."""
+
+
+async def account_rows(cql: Cql, user_ids: Sequence[int]) -> dict[int, AccountRow]:
+    """The accounts that exist."""
+    found: dict[int, AccountRow] = {}
     for start in range(0, len(user_ids), USERS_AT_ONCE):
         calls: list[Call] = [(_GET, (user_id,)) for user_id in user_ids[start : start + USERS_AT_ONCE]]
         for rows in await cql.execute_all(calls):
-            # A row without a name is what a write on an account that is not there yet has left.
-            found.update((row[0], row) for row in rows if row[1] is not None)
+            for user_id, username, avatar_url, is_verified, is_private, state, stamps, tier, crossing, since_ms in rows:
+                # A row without a name is what a write on an account that is not there yet has left.
+                if username is not None:
+                    found[user_id] = AccountRow(
+                        user_id=user_id,
+                        username=username,
+                        avatar_url=avatar_url,
+                        is_verified=is_verified,
+                        is_private=is_private,
+                        state=UserState(state),
+                        version=version_of(stamps) + (since_ms or 0),
+                        tier=Tier(tier or Tier.PUSH),
+                        crossing=crossing or 0,
+                        tier_since_ms=since_ms or 0,
+                    )
+    return found
+
+
+async def follower_counts(cql: Cql, user_ids: Sequence[int]) -> dict[int, int]:
+    """How many follow each."""
+    found: dict[int, int] = {}
+    for start in range(0, len(user_ids), USERS_AT_ONCE):
+        chunk = user_ids[start : start + USERS_AT_ONCE]
+        answers = await cql.execute_all([(_FOLLOWER_COUNTS, (user_id,)) for user_id in chunk])
+        found.update((user_id, sum(n for (n,) in rows)) for user_id, rows in zip(chunk, answers, strict=True))
+    return found
+
+
+async def following_counts(cql: Cql, user_ids: Sequence[int]) -> dict[int, int]:
+    """How many each follows: exact by construction, since a follow is there or not, however often it was written."""
+    found: dict[int, int] = {}
+    for start in range(0, len(user_ids), USERS_AT_ONCE):
+        chunk = user_ids[start : start + USERS_AT_ONCE]
+        answers = await cql.execute_all([(_FOLLOWING_COUNT, (user_id,)) for user_id in chunk])
+        found.update((user_id, rows[0][0]) for user_id, rows in zip(chunk, answers, strict=True))
     return found
 
 
 async def read_users(cql: Cql, user_ids: Sequence[int]) -> dict[int, User]:
     """The accounts that exist, with their counts."""
-    rows = await account_rows(cql, user_ids)
-    found: dict[int, User] = {}
-    ids = list(rows)
-    for start in range(0, len(ids), USERS_AT_ONCE):
-        chunk = ids[start : start + USERS_AT_ONCE]
-        calls: list[Call] = [(_FOLLOWER_COUNTS, (user_id,)) for user_id in chunk]
-        calls += [(FOLLOWING_COUNT, (user_id,)) for user_id in chunk]
-        answers = await cql.execute_all(calls)
-        for user_id, buckets, follows in zip(chunk, answers, answers[len(chunk) :], strict=False):
-            _, username, avatar_url, is_verified, is_private, state, stamps = rows[user_id]
-            found[user_id] = User(
-                user_id=user_id,
-                username=username,
-                avatar_url=avatar_url,
-                is_verified=is_verified,
-                is_private=is_private,
-                state=UserState(state),
-                version=version_of(stamps),
-                follower_count=sum(n for (n,) in buckets),
-                following_count=follows[0][0],
-            )
-    return found
+    accounts = await account_rows(cql, user_ids)
+    ids = list(accounts)
+    followers, following = await asyncio.gather(follower_counts(cql, ids), following_counts(cql, ids))
+    return {
+        user_id: User(
+            user_id=user_id,
+            username=account.username,
+            avatar_url=account.avatar_url,
+            is_verified=account.is_verified,
+            is_private=account.is_private,
+            state=account.state,
+            version=account.version,
+            follower_count=followers[user_id],
+            following_count=following[user_id],
+        )
+        for user_id, account in accounts.items()
+    }
 
 
 def _inserted(user_id: int, username: str, avatar_url: str) -> Call:

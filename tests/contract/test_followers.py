@@ -14,22 +14,22 @@ from foundation.errors import Unavailable
 from graph_svc.adapters.followers_cql import CqlFollowers
 from graph_svc.model import AppliedFollow
 from tests.kit.cassandra import migrated
-from tests.kit.graph_stores import IDS, Graph, cql_graph, sql_graph
+from tests.kit.graph_stores import IDS, GraphStores, cql_graph_stores, sql_graph_stores
 
 
-async def test_a_follow_delivered_twice_counts_once(graph: Graph) -> None:
+async def test_a_follow_delivered_twice_counts_once(graph: GraphStores) -> None:
     ana, bo = await graph.people(2)
-    await graph.follow(ana, bo)
+    await graph.make_follow(ana, bo)
     assert await graph.followers.apply(graph.events) == graph.events
     assert await graph.followers.apply(graph.events * 2) == graph.events
     assert (await graph.user(bo)).follower_count == 1
     assert await graph.streamed(bo) == [ana]
 
 
-async def test_a_stale_follow_does_not_undo_a_newer_unfollow(graph: Graph) -> None:
+async def test_a_stale_follow_does_not_undo_a_newer_unfollow(graph: GraphStores) -> None:
     ana, bo = await graph.people(2)
-    await graph.follow(ana, bo)
-    await graph.unfollow(ana, bo)
+    await graph.make_follow(ana, bo)
+    await graph.end_follow(ana, bo)
     followed, unfollowed = graph.events
     await graph.followers.apply([unfollowed])
     assert await graph.followers.apply([followed]) == []
@@ -37,12 +37,12 @@ async def test_a_stale_follow_does_not_undo_a_newer_unfollow(graph: Graph) -> No
     assert await graph.streamed(bo) == []
 
 
-async def test_a_stale_unfollow_does_not_undo_a_newer_follow(graph: Graph) -> None:
+async def test_a_stale_unfollow_does_not_undo_a_newer_follow(graph: GraphStores) -> None:
     ana, bo = await graph.people(2)
-    await graph.follow(ana, bo)
+    await graph.make_follow(ana, bo)
     await graph.deliver()
-    await graph.unfollow(ana, bo)
-    await graph.follow(ana, bo)
+    await graph.end_follow(ana, bo)
+    await graph.make_follow(ana, bo)
     first, ended, again = graph.events
     assert await graph.followers.apply([first, ended]) == []
     assert await graph.followers.apply([again]) == [again]
@@ -51,41 +51,41 @@ async def test_a_stale_unfollow_does_not_undo_a_newer_follow(graph: Graph) -> No
     assert await graph.streamed(bo) == [ana]
 
 
-async def test_an_unfollow_takes_the_follower_out_of_every_list(graph: Graph) -> None:
+async def test_an_unfollow_takes_the_follower_out_of_every_list(graph: GraphStores) -> None:
     ana, bo, cy = await graph.people(3)
     for follower in (ana, bo):
-        await graph.follow(follower, cy)
+        await graph.make_follow(follower, cy)
     await graph.deliver()
-    await graph.unfollow(ana, cy)
+    await graph.end_follow(ana, cy)
     await graph.deliver()
     assert (await graph.user(cy)).follower_count == 1
     assert await graph.streamed(cy) == [bo]
     assert [entry.user.user_id for entry in await graph.edges.followers(cy, before=0, limit=10)] == [bo]
 
 
-async def test_an_event_of_nobody_changes_nothing(graph: Graph) -> None:
+async def test_an_event_of_nobody_changes_nothing(graph: GraphStores) -> None:
     ana, bo = await graph.people(2)
     assert await graph.followers.apply([AppliedFollow(IDS.next(), ana, bo, following=True)]) == []
     assert (await graph.user(bo)).follower_count == 0
 
 
 async def test_buckets_are_appended_and_never_split(keyspaces: dict[str, str]) -> None:
-    async with cql_graph(keyspaces, capacity=3) as graph:
+    async with cql_graph_stores(keyspaces, capacity=3) as graph:
         star, *fans = await graph.people(8)
         for fan in fans:
-            await graph.follow(fan, star)
+            await graph.make_follow(fan, star)
             await graph.deliver()
         assert (await graph.user(star)).follower_count == 7
         assert await graph.streamed(star) == fans
-        await graph.unfollow(fans[4], star)
-        await graph.unfollow(fans[0], star)
+        await graph.end_follow(fans[4], star)
+        await graph.end_follow(fans[0], star)
         await graph.deliver()
         await graph.deliver()
         left = [fan for fan in fans if fan not in (fans[0], fans[4])]
         assert await graph.streamed(star) == left
         assert (await graph.user(star)).follower_count == 5
         # The first bucket has room again; the last is the one that grows.
-        await graph.follow(fans[0], star)
+        await graph.make_follow(fans[0], star)
         await graph.deliver()
         assert await graph.streamed(star) == [*left[:-1], fans[0], fans[6]]
         pages = []
@@ -97,10 +97,10 @@ async def test_buckets_are_appended_and_never_split(keyspaces: dict[str, str]) -
 
 
 async def test_many_followers_in_one_batch_fill_buckets_in_turn(keyspaces: dict[str, str]) -> None:
-    async with cql_graph(keyspaces, capacity=3) as graph:
+    async with cql_graph_stores(keyspaces, capacity=3) as graph:
         star, *fans = await graph.people(9)
         for fan in fans:
-            await graph.follow(fan, star)
+            await graph.make_follow(fan, star)
         await graph.deliver()
         await graph.deliver()
         assert sorted(await graph.streamed(star)) == fans
@@ -121,17 +121,21 @@ def test_counts_are_exact_whatever_the_order_and_number_of_deliveries(
     delivered_early: int,
 ) -> None:
     async def live() -> None:
-        opened = sql_graph() if backend == "sqlite" else cql_graph(request.getfixturevalue("keyspaces"), capacity=1)
+        opened = (
+            sql_graph_stores("sqlite://")
+            if backend == "sqlite"
+            else cql_graph_stores(request.getfixturevalue("keyspaces"), capacity=1)
+        )
         async with opened as graph:
             people = await graph.people(3)
             follows: set[tuple[int, int]] = set()
             for place, (make, (one, other)) in enumerate(history):
                 pair = (people[one], people[other])
                 if make:
-                    await graph.follow(*pair)
+                    await graph.make_follow(*pair)
                     follows.add(pair)
                 else:
-                    await graph.unfollow(*pair)
+                    await graph.end_follow(*pair)
                     follows.discard(pair)
                 if place == delivered_early:
                     await graph.deliver()
@@ -174,20 +178,20 @@ class Dying:
 
 @pytest.mark.parametrize("calls", range(8))
 async def test_a_consumer_that_dies_half_way_is_completed_by_the_next(keyspaces: dict[str, str], calls: int) -> None:
-    async with migrated(keyspaces, "graph_svc.adapters") as cql, cql_graph(keyspaces, capacity=2) as graph:
+    async with migrated(keyspaces, "graph_svc.adapters") as cql, cql_graph_stores(keyspaces, capacity=2) as graph:
         star, *fans = await graph.people(7)
         for fan in fans[:2]:
-            await graph.follow(fan, star)
+            await graph.make_follow(fan, star)
         await graph.deliver()
-        await graph.follow(fans[2], star)
-        await graph.follow(fans[3], star)
-        await graph.unfollow(fans[0], star)
+        await graph.make_follow(fans[2], star)
+        await graph.make_follow(fans[3], star)
+        await graph.end_follow(fans[0], star)
         half = graph.events[2:]
         with pytest.raises(Unavailable):
             await CqlFollowers(Dying(cql, calls), capacity=2).apply(half)  # type: ignore[arg-type]
         # Others come first, and would fill the bucket that was meant for the one who was interrupted.
         for fan in fans[4:]:
-            await graph.follow(fan, star)
+            await graph.make_follow(fan, star)
             await graph.followers.apply(graph.events[-1:])
         await graph.deliver()
         assert sorted(await graph.streamed(star)) == fans[1:]
@@ -195,7 +199,7 @@ async def test_a_consumer_that_dies_half_way_is_completed_by_the_next(keyspaces:
         listed = [entry.user.user_id for entry in await graph.edges.followers(star, before=0, limit=9)]
         assert sorted(listed) == fans[1:]
         for fan in fans[1:]:
-            await graph.unfollow(fan, star)
+            await graph.end_follow(fan, star)
         await graph.deliver()
         assert await graph.streamed(star) == []
         assert (await graph.user(star)).follower_count == 0

@@ -9,7 +9,7 @@ from foundation.redis.client import RedisCluster
 from foundation.viewers import ViewerRecord, decode_viewer, viewer_key
 from foundation.visibility import UserState
 from graph_svc.adapters.read_models import ReadModelRecords
-from tests.kit.graph_stores import IDS, Graph, cql_graph
+from tests.kit.graph_stores import IDS, GraphStores, cql_graph_stores
 
 
 async def told(redis: RedisCluster, user_id: int) -> ViewerRecord:
@@ -19,12 +19,12 @@ async def told(redis: RedisCluster, user_id: int) -> ViewerRecord:
     return viewer
 
 
-async def test_a_viewer_record_holds_the_edges(graph: Graph, redis: RedisCluster) -> None:
+async def test_a_viewer_record_holds_the_edges(graph: GraphStores, redis: RedisCluster) -> None:
     records = ReadModelRecords(graph.rows, redis)
     ana, bo, cy, di, ed = await graph.people(5)
-    await graph.follow(ana, bo)
-    await graph.follow(ana, ed)
-    await graph.unfollow(ana, ed)
+    await graph.make_follow(ana, bo)
+    await graph.make_follow(ana, ed)
+    await graph.end_follow(ana, ed)
     await graph.block(ana, cy)
     await graph.block(di, ana)
     await graph.edges.mute(ana, bo)
@@ -38,23 +38,23 @@ async def test_a_viewer_record_holds_the_edges(graph: Graph, redis: RedisCluster
     assert other.blocks == {ana}
 
 
-async def test_every_change_of_an_edge_raises_the_version(graph: Graph) -> None:
+async def test_every_change_of_an_edge_raises_the_version(graph: GraphStores) -> None:
     ana, bo = await graph.people(2)
-    versions = [await graph.version(ana)]
+    versions = [(await graph.viewer(ana)).version]
     for change in (
-        graph.follow(ana, bo), graph.unfollow(ana, bo), graph.edges.mute(ana, bo), graph.edges.unmute(ana, bo),
+        graph.make_follow(ana, bo), graph.end_follow(ana, bo), graph.edges.mute(ana, bo), graph.edges.unmute(ana, bo),
         graph.block(bo, ana), graph.unblock(bo, ana), graph.block(ana, bo),
     ):  # fmt: skip
         await change
-        versions.append(await graph.version(ana))
+        versions.append((await graph.viewer(ana)).version)
     assert versions == sorted(set(versions))
 
 
-async def test_an_older_record_never_replaces_a_newer_one(graph: Graph, redis: RedisCluster) -> None:
+async def test_an_older_record_never_replaces_a_newer_one(graph: GraphStores, redis: RedisCluster) -> None:
     records = ReadModelRecords(graph.rows, redis)
     ana, bo = await graph.people(2)
     (old,) = await records.viewers([ana])
-    await graph.follow(ana, bo)
+    await graph.make_follow(ana, bo)
     await records.tell_viewers([ana])
     before = decode_viewer(old)
     assert before is not None
@@ -68,7 +68,7 @@ async def test_an_older_record_never_replaces_a_newer_one(graph: Graph, redis: R
 class _Frozen:
     """Rows as they were read before any edge was there."""
 
-    def __init__(self, graph: Graph, version: int) -> None:
+    def __init__(self, graph: GraphStores, version: int) -> None:
         self.author_facts = graph.rows.author_facts
         self._graph = graph
         self._version = version
@@ -76,12 +76,12 @@ class _Frozen:
     async def viewer_facts(self, user_ids):  # type: ignore[no-untyped-def]
         found = await self._graph.rows.viewer_facts(user_ids)
         return {
-            user_id: type(facts)(version=self._version, state=facts.state, follows=(), blocks=(), mutes=())
+            user_id: type(facts)(version=self._version, state=facts.state, follows=(), blocks=(), mutes=(), marks={})
             for user_id, facts in found.items()
         }
 
 
-async def test_author_records_follow_the_profile(graph: Graph, redis: RedisCluster) -> None:
+async def test_author_records_follow_the_profile(graph: GraphStores, redis: RedisCluster) -> None:
     records = ReadModelRecords(graph.rows, redis)
     (ana,) = await graph.people(1)
     nobody, record = await records.authors([IDS.next(), ana])
@@ -98,16 +98,16 @@ async def test_author_records_follow_the_profile(graph: Graph, redis: RedisClust
 
 
 async def test_versions_grow_with_every_write_of_many_at_the_same_moment(keyspaces: dict[str, str]) -> None:
-    async with cql_graph(keyspaces) as one, cql_graph(keyspaces) as other:
+    async with cql_graph_stores(keyspaces) as one, cql_graph_stores(keyspaces) as other:
         ana, *others = await one.people(17)
         seen = []
 
-        async def change(graph: Graph, user_id: int) -> None:
-            before = await graph.version(ana)
+        async def change(graph: GraphStores, user_id: int) -> None:
+            before = (await graph.viewer(ana)).version
             await graph.edges.mute(ana, user_id)
-            after = await graph.version(ana)
+            after = (await graph.viewer(ana)).version
             assert after > before
             seen.append(after)
 
         await asyncio.gather(*(change(one, user_id) for user_id in others))
-        assert await other.version(ana) == max(seen)
+        assert (await other.viewer(ana)).version == max(seen)

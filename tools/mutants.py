@@ -312,6 +312,13 @@ MUTANTS = (
         "tests/unit/graph_svc/test_tier_steps.py::test_no_follower_of_a_pulled_author_is_without_a_mark",
     ),
     Mutant(
+        "crossing that ends and is not looked at again",
+        "graph_svc/flows/review_tiers.py",
+        "            if not await self._step(fresh, marked=False):\n                break\n",
+        "            break\n",
+        "tests/component/test_tier_crossing.py::test_a_count_that_jumps_over_two_borders_is_followed_to_the_end",
+    ),
+    Mutant(
         "crossing without hysteresis",
         "graph_svc/stages/tier_steps.py",
         "    return count * 10 < border * 9\n",

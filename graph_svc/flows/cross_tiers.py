@@ -27,7 +27,7 @@ class CrossTiers:
     async def __call__(self) -> None:
         """Raises Unavailable, DeadlineExceeded: the next round begins again."""
         for standing in await self.tiers.crossings():
-            if not await self.review.step(standing, marked=False) and needs_marks(standing):
+            if not await self.review.move(standing, marked=False) and needs_marks(standing):
                 await self._finish(standing)
 
     async def _finish(self, standing: Standing) -> None:
@@ -35,4 +35,4 @@ class CrossTiers:
             await self.mark_followers([(author_id, follower_id) for follower_id in followers])
         fresh = (await self.tiers.standings([standing.author_id])).get(standing.author_id)
         if fresh is not None and fresh.since_ms == standing.since_ms:
-            await self.review.step(fresh, marked=True)
+            await self.review.move(fresh, marked=True)

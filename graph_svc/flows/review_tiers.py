@@ -26,10 +26,21 @@ class ReviewTiers:
     async def __call__(self, author_ids: Collection[int]) -> None:
         """Raises Unavailable, DeadlineExceeded: repeat it."""
         for standing in (await self.tiers.standings(sorted(author_ids))).values():
-            await self.step(standing, marked=False)
+            await self.move(standing, marked=False)
 
-    async def step(self, standing: Standing, *, marked: bool) -> bool:
-        """Take the next step of *standing*, if any; whether it was taken."""
+    async def move(self, standing: Standing, *, marked: bool) -> bool:
+        """Take the steps of *standing*, whose count may have moved far; whether any was taken.
+
+        A step that ends a crossing may ask for another one at once, and nobody would look at the author again.
+        """
+        if not await self._step(standing, marked=marked):
+            return False
+        while (fresh := (await self.tiers.standings([standing.author_id])).get(standing.author_id)) is not None:
+            if not await self._step(fresh, marked=False):
+                break
+        return True
+
+    async def _step(self, standing: Standing, *, marked: bool) -> bool:
         now_ms = self.clock.now_ms()
         step = next_step(standing, marked=marked, now_ms=now_ms, borders=self.borders)
         if step is None or not await self.tiers.settle(standing, step, now_ms=now_ms):

@@ -79,7 +79,9 @@ class Trace:
         )
         for record in self.records:
             event = record.get("event", {})
-            kind = next((name for name in event if name.startswith("post_")), record.get("undecodable", ""))
+            kind = next(
+                (name for name in event if name.startswith(("post_", "fanout_"))), record.get("undecodable", "")
+            )
             lines.append(f"  log      {record['topic']} {record['partition']}:{record['offset']}  {kind}")
         lines.append(f"  route    {self.route}")
         lines.append(f"  author   {self.author_posts}")

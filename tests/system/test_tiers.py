@@ -116,9 +116,10 @@ class LowMesh:
         return [post.post_id for post in page.posts]
 
     async def all_see(self, users: Sequence[int], posts: Sequence[int]) -> None:
-        """*posts*, newest first, are the feed of each of *users*."""
+        """*posts*, newest first, are the LATEST feed of each of *users*, and what the RANKED one consists of."""
         for user in users:
             assert await self.seen(user, feed_pb2.LATEST) == list(posts)
+            assert sorted(await self.seen(user, feed_pb2.RANKED), reverse=True) == list(posts)
 
     async def was_pushed(self, user: int, post: int) -> bool:
         return post in (await RedisTimelines(self.redis, FEED).read([user]))[user].ids

@@ -40,7 +40,7 @@ from foundation.rpc.channels import internal_channel
 from foundation.rpc.server import Access, Server, Service, build_server
 from foundation.rpc.unary import unary_channel
 from foundation.runtime.mesh import MeshSettings
-from foundation.runtime.resources import open_log, open_redis
+from foundation.runtime.resources import open_hot_keys, open_log, open_redis
 from foundation.seal import Sealer
 from foundation.sql.database import open_database
 from foundation.telemetry.logging import logger
@@ -60,6 +60,7 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
     randomness = SystemRandomness()
     async with AsyncExitStack() as stack:
         redis = await stack.enter_async_context(open_redis(mesh))
+        hot_keys = await stack.enter_async_context(open_hot_keys(mesh))
         store = _cql_positions if settings.database_url.startswith("cassandra:") else _sql_positions
         positions = await stack.enter_async_context(store(settings.database_url))
         graph = await stack.enter_async_context(internal_channel(mesh.graph_svc, mesh.internal_key))
@@ -77,7 +78,7 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
         read_through = ReadThroughAuthorPosts(timelines, posts, timeout_s=assemble_timeout_s * AUTHORS_TIMEOUT_SHARE)
         hot = HotTimelines(partial(whole_timelines, read_through, clock), clock)
         stack.push_async_callback(hot.close)
-        author_posts = HotAuthorPosts(read_through, hot)
+        author_posts = HotAuthorPosts(read_through, hot, partial(hot_keys.owners, AUTHOR_POSTS))
         open_home = OpenHome(
             homes=FencedHomes(RedisHomes(redis), fence),
             graph=people,

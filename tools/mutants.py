@@ -80,6 +80,13 @@ MUTANTS = (
         "tests/contract/test_redis_failover.py::test_what_the_promoted_replica_lacks_is_pushed_again",
     ),
     Mutant(
+        "a key that stays hot for good",
+        "foundation/redis/hot_keys.py",
+        '("ZREMRANGEBYSCORE", HOT_KEYS, "-inf", now_ms)',
+        '("ZREMRANGEBYSCORE", HOT_KEYS, "-inf", 0)',
+        "tests/contract/test_hot_keys.py::test_a_hot_key_is_read_once_a_second_by_every_process_and_cools",
+    ),
+    Mutant(
         "a rewind that lasts only until the next failure",
         "foundation/events/sql_log.py",
         "                    .values(committed=last)\n",

@@ -112,15 +112,23 @@ async def whole_timelines(author_posts: AuthorPosts, clock: Clock, author_ids: S
 
 
 class HotAuthorPosts:
-    """feed_svc.ports.AuthorPosts that reads the hot authors of a request from HotTimelines."""
+    """feed_svc.ports.AuthorPosts that reads the hot authors of a request from HotTimelines.
 
-    def __init__(self, author_posts: AuthorPosts, timelines: HotTimelines) -> None:
+    Those whom the request calls hot, and those whose timelines were measured to be (*hot_owners*).
+    """
+
+    def __init__(
+        self, author_posts: AuthorPosts, timelines: HotTimelines, hot_owners: Callable[[], frozenset[int]]
+    ) -> None:
         self._author_posts = author_posts
         self._timelines = timelines
+        self._hot_owners = hot_owners
 
     async def below(
         self, author_ids: Sequence[int], *, before_id: int, after_id: int, limit: int, hot: Collection[int] = ()
     ) -> Mapping[int, Timeline]:
+        if measured := self._hot_owners():
+            hot = {*hot, *measured.intersection(author_ids)}
         if not hot:
             return await self._author_posts.below(author_ids, before_id=before_id, after_id=after_id, limit=limit)
         found: dict[int, Timeline] = {}

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from foundation.errors import DomainError, Internal, Unavailable
 from foundation.redis.address import OPEN, Access
 from foundation.redis.connection import Connection, Outcome
+from foundation.redis.sampling import KeySampler
 from foundation.redis.scripts import Argument, Script, load_script, source_of
 from foundation.redis.slots import SLOTS, Slots
 from foundation.telemetry.logging import logger
@@ -200,6 +201,8 @@ class RedisCluster:
         self._primaries: list[bytes | None] = []
         """The id of each slot's primary."""
         self._listeners: list[Callable[[], None]] = []
+        self.sampler: KeySampler | None = None
+        """Looks at the keys of some of the commands and items; those of run_shares are writes and pass unseen."""
         self.primary_changes = 0
         """How often a primary was replaced unplanned, as far as this process saw."""
 
@@ -234,6 +237,11 @@ class RedisCluster:
         """Like execute, with Unavailable or Internal in the place of each reply that failed; raises for neither."""
         if not commands:
             return []
+        sampler = self.sampler
+        if sampler is not None:
+            sampler.left -= len(commands)
+            if sampler.left < 0:
+                sampler.look([_key_of(command) for command in commands])
         deadline = self._deadline(timeout_s)
         only = self._only
         if only is not None:
@@ -276,6 +284,11 @@ class RedisCluster:
         """
         if not items:
             return []
+        sampler = self.sampler
+        if sampler is not None:
+            sampler.left -= len(items)
+            if sampler.left < 0:
+                sampler.look([item[0] for item in items])
         deadline = self._deadline(timeout_s)
         head = ("EVALSHA", script.sha, 0, len(common), *common)
         shares = self._places_by_node(items)

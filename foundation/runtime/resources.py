@@ -1,4 +1,4 @@
-"""The two resources that services of one process share: the Redis client and the event log."""
+"""The resources that services of one process share: the Redis client, what it knows of hot keys, the event log."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from foundation.events.port import EventLog
 from foundation.events.sql_log import LOG_TABLES, SqlEventLog
 from foundation.model.clock import SystemClock
 from foundation.redis.client import RedisCluster, connect
+from foundation.redis.hot_keys import HotKeys
 from foundation.runtime.mesh import MeshSettings
 from foundation.runtime.shared import shared
 from foundation.sql.database import open_database
@@ -28,6 +29,17 @@ def open_redis(mesh: MeshSettings) -> AbstractAsyncContextManager[RedisCluster]:
             await redis.close()
 
     return shared("redis", mesh.redis, opened)
+
+
+def open_hot_keys(mesh: MeshSettings) -> AbstractAsyncContextManager[HotKeys]:
+    """The hot keys of the cluster that *mesh* names."""
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[HotKeys]:
+        async with open_redis(mesh) as redis, HotKeys(redis, SystemClock()).running() as hot_keys:
+            yield hot_keys
+
+    return shared("hot keys", mesh.redis, opened)
 
 
 def open_log(mesh: MeshSettings) -> AbstractAsyncContextManager[EventLog]:

@@ -345,6 +345,8 @@ MUTANTS = (
         "        told = {row.follower_id for row in rows if row.tier >= Tier.BOTH}\n",
         "        told: set[int] = set()\n",
         "tests/component/test_tier_crossing.py::test_readers_are_told_again_when_the_telling_failed",
+    ),
+    Mutant(
         "stale follow applied, over CQL",
         "graph_svc/adapters/followers_cql.py",
         "if (row.changed_id if row else 0) == (change.change_id if change.following else 0):",

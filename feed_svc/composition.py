@@ -12,6 +12,7 @@ from feed_svc.adapters.author_posts import ReadThroughAuthorPosts
 from feed_svc.adapters.fence_memory import REMEMBERED_S, FencedHomes, FencedShelf, MemoryFence
 from feed_svc.adapters.homes_redis import RedisHomes
 from feed_svc.adapters.hot_timelines import HotAuthorPosts, HotTimelines, whole_timelines
+from feed_svc.adapters.known_gaps import KnownGaps
 from feed_svc.adapters.positions_sql import SqlPositions
 from feed_svc.adapters.ranker_grpc import GrpcRanker
 from feed_svc.adapters.seen_redis import RedisSeenPosts
@@ -25,6 +26,7 @@ from feed_svc.flows.explain_item import ExplainItem
 from feed_svc.flows.gather_candidates import GatherCandidates, PulledAuthors
 from feed_svc.flows.get_feed import GetFeed
 from feed_svc.flows.mark_seen import MarkSeen
+from feed_svc.flows.mend_gaps import MendGaps
 from feed_svc.flows.open_home import OpenHome
 from feed_svc.flows.refresh_feed import RefreshFeed
 from feed_svc.flows.resume_feed import ResumeFeed
@@ -44,6 +46,7 @@ from foundation.runtime.resources import open_hot_keys, open_log, open_redis
 from foundation.seal import Sealer
 from foundation.sql.database import open_database
 from foundation.telemetry.logging import logger
+from foundation.timeline.gaps import RedisGaps
 from foundation.timeline.redis import AUTHOR_POSTS, FEED, RedisTimelines
 
 AUTHORS_TIMEOUT_SHARE = 0.8
@@ -95,6 +98,12 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
         ranker = GrpcRanker(rank, timeout_s=settings.rank_timeout_ms / 1000)
         get_feed = GetFeed(
             open_home=open_home,
+            mend_gaps=MendGaps(
+                gaps=KnownGaps(RedisGaps(redis, clock), clock),
+                author_posts=author_posts,
+                timelines=feeds,
+                timeout_s=assemble_timeout_s,
+            ),
             gather_candidates=gather_candidates,
             walk_feed=WalkFeed(author_posts=author_posts, shelf=shelf, timeout_s=assemble_timeout_s),
             ranker=ranker,

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from feed_svc.model import Home, Ranked, SavedPosition, Scores, Session
 from foundation.cards import AuthorCard, Card
-from foundation.timeline.port import Timeline
+from foundation.timeline.port import Gap, Timeline
 from foundation.viewers import ViewerRecord
 
 
@@ -40,6 +40,21 @@ class AuthorPosts(Protocol):
         Each is complete between its floor, which is less than *before_id* - 1, and *before_id*. Ids at or below
         *after_id* may be missing. An author without an entry could not be read in time. Never raises.
         """
+        ...
+
+
+class OpenGaps(Protocol):
+    """Where timelines may lack what a fan-out under pressure left to readers (foundation.timeline.port.Gaps)."""
+
+    async def above(self, viewer_id: int, floor: int) -> Sequence[Gap]:
+        """Gaps that reach above *floor*, newest first; none where the viewer's timeline was mended a moment ago.
+
+        May be a second old. Raises Unavailable.
+        """
+        ...
+
+    def mended(self, viewer_id: int, to_id: int) -> None:
+        """The viewer's timeline holds what lay in the gaps up to *to_id*, the end of the newest."""
         ...
 
 

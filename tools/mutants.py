@@ -201,6 +201,13 @@ MUTANTS = (
         "tests/system/test_scroll.py::test_who_follows_60_pulled_authors_misses_none_of_them",
     ),
     Mutant(
+        "a gap half filled and taken for whole",
+        "feed_svc/flows/mend_gaps.py",
+        "                    await self.timelines.unlink([viewer_id])\n",
+        "                    await self._written(viewer_id, lacking)\n",
+        "tests/unit/feed_svc/test_mend_gaps.py::test_a_list_with_a_gap_that_it_cannot_hold_is_forgotten",
+    ),
+    Mutant(
         "a read of a hot author for each who asks",
         "feed_svc/adapters/hot_timelines.py",
         "        wanted = [author_id for author_id in author_ids if author_id not in self._loading]\n",

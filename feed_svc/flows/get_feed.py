@@ -8,6 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from feed_svc.flows.gather_candidates import GatherCandidates
+from feed_svc.flows.mend_gaps import MendGaps
 from feed_svc.flows.open_home import OpenedHome, OpenHome
 from feed_svc.flows.walk_feed import WalkFeed
 from feed_svc.model import (
@@ -43,11 +44,13 @@ UNLINK_SAMPLE = 20
 class GetFeed:
     """RANKED: a frozen, ranked head, then a tail, newest first. LATEST: newest first (rules 7 and 8).
 
-    The stages of a first page: viewer (record and list, one call) → sources beside the list, at once → rank → compose →
-    freeze and slate (records, visible(), refill, splice), at once. Later pages: viewer → session → slate → tail.
+    The stages of a first page: viewer (record and list, one call) → gaps, where there are any → sources beside the
+    list, at once → rank → compose → freeze and slate (records, visible(), refill, splice), at once. Later pages:
+    viewer → session → slate → tail.
     """
 
     open_home: OpenHome
+    mend_gaps: MendGaps
     gather_candidates: GatherCandidates
     walk_feed: WalkFeed
     ranker: Ranker
@@ -66,7 +69,8 @@ class GetFeed:
         with journal.stage("viewer") as stage:
             home = await self.open_home(query.viewer_id, with_seen=query.opens_head)
             stage.count = len(home.ids)
-        return home
+        # A list that was just built lacks nothing.
+        return await self.mend_gaps(query.viewer_id, home, journal) if home.cache_hit else home
 
     async def page(
         self, query: FeedQuery, home: OpenedHome, journal: Journal, candidates: Candidates | None = None

@@ -15,13 +15,16 @@ from feedmesh.post.v1 import post_service_pb2 as post_pb
 from feedmesh.post.v1.post_internal_service_pb2_grpc import PostInternalServiceStub
 
 from feedmesh_cli.mesh_file import Mesh
+from foundation.model.clock import SystemClock
 from foundation.model.ids import MAX_ID
 from foundation.redis.client import RedisCluster, connect
 from foundation.rpc.channels import internal_channel
+from foundation.timeline.gaps import RedisGaps
 from foundation.timeline.port import CAPACITY
 from foundation.timeline.redis import AUTHOR_POSTS, FEED, RedisTimelines
 from foundation.viewers import encode_viewer, viewer_key
 from foundation.visibility import UserState
+from tests.kit.eventually import eventually
 from tests.kit.http import send
 from tests.kit.mesh import Client, running_mesh
 from tests.kit.reference import ReferenceWorld
@@ -227,3 +230,20 @@ async def test_a_head_mixes_pulled_authors_in_by_their_share(circle: Circle) -> 
     authors = [circle.model.author_of[post.post_id] for post in page.posts]
     for window in (authors[:20], authors[20:]):
         assert 2 <= sum(author in pulled for author in window) <= 3, "however new the posts of the others are"
+
+
+async def test_what_a_fan_out_under_pressure_left_to_readers_is_shown_and_written_back(circle: Circle) -> None:
+    posts = await circle.write([friend for _ in range(5) for friend in circle.friends])
+    await circle.client.settled()
+    feeds = RedisTimelines(circle.redis, FEED)
+    await feeds.unlink([circle.reader])
+    assert await feeds.begin(circle.reader, "t", 1)
+    assert await feeds.commit(circle.reader, "t", posts[::2], 1)
+    assert await circle.client.latest(circle.reader) == posts[::2][::-1], "nothing tells of a gap yet"
+    await RedisGaps(circle.redis, SystemClock()).record(posts)
+
+    async def whole() -> bool:
+        return await circle.client.latest(circle.reader) == posts[::-1]
+
+    await eventually(whole, timeout_s=3)
+    assert list((await feeds.read([circle.reader]))[circle.reader].ids) == posts[::-1]

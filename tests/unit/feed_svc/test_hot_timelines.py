@@ -8,24 +8,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 import pytest
 
 from feed_svc.adapters.hot_timelines import REFRESH_AFTER_S, TTL_S, HotAuthorPosts, HotTimelines
-from foundation.model.clock import Millis
 from foundation.model.ids import MAX_ID
 from foundation.timeline.port import Timeline
+from tests.kit.feeds import StoppedClock
 
 ANA, BO, CAI = 1, 2, 3
-
-
-class StoppedClock:
-    """Time as the test says."""
-
-    def __init__(self) -> None:
-        self.seconds = 100.0
-
-    def now_ms(self) -> Millis:
-        return Millis(int(self.seconds * 1_000))
-
-    def monotonic(self) -> float:
-        return self.seconds
 
 
 class Source:

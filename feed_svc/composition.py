@@ -10,6 +10,7 @@ from feedmesh.feed.v1 import feed_service_pb2
 
 from feed_svc.adapters.author_posts import ReadThroughAuthorPosts
 from feed_svc.adapters.fence_memory import REMEMBERED_S, FencedHomes, FencedShelf, MemoryFence
+from feed_svc.adapters.heads_redis import RedisHeads
 from feed_svc.adapters.homes_redis import RedisHomes
 from feed_svc.adapters.hot_timelines import HotAuthorPosts, HotTimelines, whole_timelines
 from feed_svc.adapters.known_gaps import KnownGaps
@@ -22,6 +23,7 @@ from feed_svc.adapters.tables import FEED_TABLES
 from feed_svc.edge.cursors import FeedCursors
 from feed_svc.edge.handlers import FeedHandlers
 from feed_svc.edge.records import PrivacyRecords
+from feed_svc.flows.count_newer import CountNewer
 from feed_svc.flows.explain_item import ExplainItem
 from feed_svc.flows.gather_candidates import GatherCandidates, PulledAuthors
 from feed_svc.flows.get_feed import GetFeed
@@ -32,6 +34,8 @@ from feed_svc.flows.refresh_feed import RefreshFeed
 from feed_svc.flows.resume_feed import ResumeFeed
 from feed_svc.flows.save_position import SavePosition
 from feed_svc.flows.walk_feed import WalkFeed
+from feed_svc.flows.watch_feed import WatchFeed
+from feed_svc.flows.watch_heads import HeadWatch
 from feed_svc.ports import Fence, Positions
 from feed_svc.settings import Settings
 from foundation.events.port import PRIVACY
@@ -113,12 +117,21 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
             clock=clock,
             randomness=randomness,
         )
+        count_newer = CountNewer(open_home=open_home, gather_candidates=gather_candidates, shelf=shelf, clock=clock)
+        heads = HeadWatch(RedisHeads(redis), randomness, capacity=settings.max_watchers)
         handlers = FeedHandlers(
             get_feed=get_feed,
-            refresh_feed=RefreshFeed(get_feed=get_feed, gather_candidates=gather_candidates, shelf=shelf, clock=clock),
+            refresh_feed=RefreshFeed(
+                get_feed=get_feed,
+                gather_candidates=gather_candidates,
+                count_newer=count_newer,
+                shelf=shelf,
+                clock=clock,
+            ),
             mark_seen=MarkSeen(seen=RedisSeenPosts(redis)),
             save_position=SavePosition(positions=positions, clock=clock),
             resume_feed=ResumeFeed(positions=positions, sessions=sessions, clock=clock),
+            watch_feed=WatchFeed(count=count_newer, heads=heads, clock=clock, life_s=settings.watch_life_s),
             explain_item=ExplainItem(
                 get_feed=get_feed, gather_candidates=gather_candidates, ranker=ranker, shelf=shelf, clock=clock
             ),
@@ -127,13 +140,20 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
         server = build_server(
             mesh.server_settings(),
             [
-                Service(feed_service_pb2.DESCRIPTOR.services_by_name["FeedService"], handlers, Access.USER),
+                Service(
+                    feed_service_pb2.DESCRIPTOR.services_by_name["FeedService"],
+                    handlers,
+                    Access.USER,
+                    standing_methods=frozenset({"WatchFeed"}),
+                ),
             ],
             auth=mesh.authenticator(clock),
             clock=clock,
         )
         await server.start()
         stack.push_async_callback(server.stop, 5.0)
+        # Ends before the server: watchers are told, instead of being waited for.
+        await stack.enter_async_context(heads.running())
         yield server
 
 

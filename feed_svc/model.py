@@ -225,6 +225,38 @@ class Refreshed:
 
 
 @dataclass(slots=True, frozen=True)
+class News:
+    """What a watcher is told."""
+
+    new_posts: int
+    """As in Refreshed."""
+    newest_id: int
+    """0 where there is no post."""
+    reasons: frozenset[Degraded]
+    """Why the number may be too small."""
+    cache_hit: bool
+    pulled: frozenset[int]
+    """Followed authors whose posts may not be in the viewer's timeline."""
+
+
+@dataclass(slots=True, frozen=True)
+class HeadMark:
+    """The start of a list: when it is the same, nothing came, be it above or below the head."""
+
+    newest_id: int
+    """0: cold."""
+    length: int
+
+
+@dataclass(slots=True, frozen=True)
+class HeadMarks:
+    """Marks of lists by owner; a node that was silent has none."""
+
+    feeds: Mapping[int, HeadMark]
+    authors: Mapping[int, HeadMark]
+
+
+@dataclass(slots=True, frozen=True)
 class Ranked:
     """Candidates best first."""
 

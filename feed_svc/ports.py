@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
-from feed_svc.model import Home, Ranked, SavedPosition, Scores, Session
+from feed_svc.model import HeadMarks, Home, Ranked, SavedPosition, Scores, Session
 from foundation.cards import AuthorCard, Card
 from foundation.timeline.port import Gap, Timeline
 from foundation.viewers import ViewerRecord
@@ -113,6 +113,14 @@ class Sessions(Protocol):
 
     async def newest(self, viewer_id: int) -> Sequence[Session]:
         """Those that are kept, newest first. Raises Unavailable."""
+        ...
+
+
+class Heads(Protocol):
+    """Whether lists have changed, at the least cost."""
+
+    async def marks(self, feeds: Sequence[int], authors: Sequence[int]) -> HeadMarks:
+        """Marks of the viewers' timelines and of the authors' own posts, in one batch a node. Never raises."""
         ...
 
 

@@ -23,5 +23,9 @@ class Settings:
     """How long a cold feed, or a page below the floor of the list, may take to assemble (seed section 10.3)."""
     source_timeout_ms: int = 100
     """How long a first page waits for each source beside the list before it goes on without."""
+    max_watchers: int = 1_000
+    """Streams of WatchFeed at a time; one more is RESOURCE_EXHAUSTED. Polling for so many takes about 1 % of a core."""
+    watch_life_s: float = 600.0
+    """How long such a stream lasts before its client connects again, perhaps elsewhere."""
     facts_capacity: int = 1_000_000
     """Post-to-author facts kept in the process; about 100 bytes each."""

@@ -183,11 +183,13 @@ def call(
     ],
     body: Annotated[str, typer.Argument(metavar="JSON", help="The request.")] = "{}",
     user: Annotated[str, typer.Option(metavar="USERNAME", help="Call as this user. Default: without a token.")] = "",
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="The deadline of the call.")] = 10.0,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", help="The deadline of the call; a stream is listened to for so long.")
+    ] = 10.0,
     data: Data = None,
     json: Annotated[bool, typer.Option("--json", help="Errors as JSON too; answers always are.")] = False,
 ) -> None:
-    """Call a public RPC through Envoy; answers are JSON, one after the other for a stream."""
+    """Call a public RPC through Envoy; the answer is JSON, for a stream a line of JSON per message."""
     asyncio.run(_call(method, body, user=user, timeout_s=timeout, data=data, json=json))
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
 from google.protobuf.descriptor import MethodDescriptor
@@ -26,6 +28,7 @@ class Answer:
 async def call(target: str, method: str, body: str, *, token: str | None, timeout_s: float) -> AsyncIterator[Answer]:
     """The answer of SERVICE/METHOD, or the answers of a stream, from the edge at *target* ("host:port").
 
+    *timeout_s* is the deadline of a call; a stream is listened to for so long, then hung up.
     Raises CliError with the reason of a refused call, and exit code 2 for an unknown method or a body that is wrong.
     """
     rpc = find_method(method)
@@ -40,10 +43,10 @@ async def call(target: str, method: str, body: str, *, token: str | None, timeou
         }
         try:
             if rpc.server_streaming:
-                answers = channel.unary_stream(path, **arguments)(request, timeout=timeout_s, metadata=metadata)
-                headers = _texts(await answers.initial_metadata())
-                async for answer in answers:
-                    yield Answer(_as_json(answer), headers)
+                async for answer in _listened(
+                    channel.unary_stream(path, **arguments)(request, metadata=metadata), timeout_s
+                ):
+                    yield Answer(_as_json(answer, indent=None), {})
             else:
                 pending = channel.unary_unary(path, **arguments)(request, timeout=timeout_s, metadata=metadata)
                 answer = await pending
@@ -113,9 +116,26 @@ def _request(rpc: MethodDescriptor, body: str) -> Message:
         ) from fault
 
 
-def _as_json(message: Message) -> str:
+async def _listened(answers: Any, seconds: float) -> AsyncIterator[Message]:
+    """What a stream says in so many *seconds*."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    try:
+        while True:
+            async with asyncio.timeout_at(until):
+                answer = await answers.read()
+            if answer is aio.EOF:
+                return
+            yield answer
+    except TimeoutError:
+        return
+    finally:
+        answers.cancel()
+
+
+def _as_json(message: Message, *, indent: int | None = 2) -> str:
     return json_format.MessageToJson(
-        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True, indent=indent
     )
 
 

@@ -37,6 +37,8 @@ CREATING_METHODS = (
     "/feedmesh.graph.v1.UserService/CreateUser",
 )
 """POST routes whose service may ask for 201 or 202 by x-http-status."""
+STANDING_METHODS = ("/feedmesh.feed.v1.FeedService/WatchFeed",)
+"""Streams that stay open: their service ends them, not a deadline of the edge."""
 BENCH_PREFIX = "/feedmesh.bench.Noop/"
 """The no-op RPC that `feedmesh bench` measures as the ceiling."""
 
@@ -83,6 +85,8 @@ class EdgeSettings:
     """Deadline of a call that brings none."""
     max_timeout_s: float = 10.0
     """Longest deadline a caller may bring."""
+    standing_timeout_s: float = 660.0
+    """Longest life of a stream that stays open: more than its service gives it."""
     cors_origins: Sequence[str] = field(default=(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?",))
     """Regular expressions of the browser origins that may call."""
     bench_target: str = ""
@@ -200,7 +204,12 @@ def _http_filters(settings: EdgeSettings) -> Iterator[dict[str, Any]]:
             "services": list(PUBLIC_SERVICES),
             "convert_grpc_status": True,
             "ignore_unknown_query_parameters": True,
-            "print_options": {"always_print_primitive_fields": True, "preserve_proto_field_names": True},
+            # A stream is a line of JSON per message: a client reads it as it comes.
+            "print_options": {
+                "always_print_primitive_fields": True,
+                "preserve_proto_field_names": True,
+                "stream_newline_delimited": True,
+            },
             "max_request_body_size": settings.max_request_bytes,
             "request_validation_options": {"reject_unknown_method": True},
         },
@@ -273,6 +282,9 @@ def _routes(settings: EdgeSettings) -> dict[str, Any]:
         route = _route({"path": path}, PUBLIC_SERVICES[service], settings)
         route["typed_per_filter_config"]["envoy.filters.http.lua"] = _lua_per_route({"name": "http_status"})
         routes.append(route)
+    routes += [
+        _standing_route(path, PUBLIC_SERVICES[path[1:].rsplit("/", 1)[0]], settings) for path in STANDING_METHODS
+    ]
     routes += [_route({"prefix": f"/{name}/"}, cluster, settings) for name, cluster in PUBLIC_SERVICES.items()]
     if settings.bench_target:
         routes.append(_route({"prefix": BENCH_PREFIX}, "bench", settings))
@@ -341,6 +353,15 @@ def _route(match: dict[str, Any], cluster: str, settings: EdgeSettings, *, retri
         ],
         "typed_per_filter_config": {"envoy.filters.http.lua": _lua_per_route({"disabled": True})},
     }
+
+
+def _standing_route(path: str, cluster: str, settings: EdgeSettings) -> dict[str, Any]:
+    route = _route({"path": path}, cluster, settings)
+    longest = _seconds(settings.standing_timeout_s)
+    route["route"]["timeout"] = "0s"
+    route["route"]["max_stream_duration"] = {"max_stream_duration": longest, "grpc_timeout_header_max": longest}
+    del route["request_headers_to_add"]
+    return route
 
 
 def _cluster(name: str, targets: Sequence[str]) -> dict[str, Any]:

@@ -137,12 +137,24 @@ MUTANTS = (
     ),
     Mutant(
         "hidden posts counted as new",
-        "feed_svc/flows/refresh_feed.py",
-        "        page = FeedPage((), None, 0, reasons, home.cache_hit, newest_id=home.ids[0] if home.ids else 0)\n"
-        "        return Refreshed(len(newer.posts), page)\n",
-        "        page = FeedPage((), None, 0, reasons, home.cache_hit, newest_id=home.ids[0] if home.ids else 0)\n"
-        "        return Refreshed(len([post_id for post_id in home.ids if post_id > since_id]), page)\n",
+        "feed_svc/flows/count_newer.py",
+        "News(len(newer.posts), ",
+        "News(sum(post_id > since_id for post_id in ids), ",
         "tests/system/test_coming_back.py::test_what_is_hidden_is_not_counted",
+    ),
+    Mutant(
+        "a watch counts hidden posts",
+        "feed_svc/flows/count_newer.py",
+        "News(len(newer.posts), ",
+        "News(sum(post_id > since_id for post_id in ids), ",
+        "tests/system/test_watching.py::test_what_the_viewer_may_not_see_is_never_told",
+    ),
+    Mutant(
+        "a watch is cut at the deadline of a call",
+        "feedmesh_cli/edge.py",
+        'STANDING_METHODS = ("/feedmesh.feed.v1.FeedService/WatchFeed",)',
+        "STANDING_METHODS: tuple[str, ...] = ()",
+        "tests/system/test_watching.py::test_rest_and_grpc_web_stream_beyond_the_deadline_of_a_call",
     ),
     Mutant(
         "the position of somebody else",

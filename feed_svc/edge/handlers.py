@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
 from feedmesh.feed.v1 import feed_service_pb2 as pb
 
 from feed_svc.edge import wire
@@ -12,6 +15,7 @@ from feed_svc.flows.mark_seen import MarkSeen
 from feed_svc.flows.refresh_feed import RefreshFeed
 from feed_svc.flows.resume_feed import ResumeFeed
 from feed_svc.flows.save_position import SavePosition
+from feed_svc.flows.watch_feed import WatchFeed
 from feed_svc.model import FeedPage
 from foundation.rpc.server import Call
 from foundation.telemetry.metrics import DEGRADED_TOTAL
@@ -29,6 +33,7 @@ class FeedHandlers:
         save_position: SavePosition,
         resume_feed: ResumeFeed,
         explain_item: ExplainItem,
+        watch_feed: WatchFeed,
         cursors: FeedCursors,
     ) -> None:
         self._get_feed = get_feed
@@ -37,6 +42,7 @@ class FeedHandlers:
         self._save_position = save_position
         self._resume_feed = resume_feed
         self._explain_item = explain_item
+        self._watch_feed = watch_feed
         self._cursors = cursors
 
     async def GetFeed(self, request: pb.GetFeedRequest, call: Call) -> bytes:
@@ -71,6 +77,11 @@ class FeedHandlers:
 
     async def ExplainFeedItem(self, request: pb.ExplainFeedItemRequest, call: Call) -> pb.ExplainFeedItemResponse:
         return wire.explanation(await self._explain_item(call.user_id, request.post_id))
+
+    async def WatchFeed(self, request: pb.WatchFeedRequest, call: Call) -> AsyncIterator[pb.WatchFeedResponse]:
+        async with aclosing(self._watch_feed(call.user_id, since_id=request.since_id)) as told:
+            async for news in told:
+                yield wire.watch_response(news, request.since_id)
 
 
 def _tell(page: FeedPage, call: Call) -> None:

@@ -6,7 +6,7 @@ from feedmesh.feed.v1 import feed_pb2
 from feedmesh.feed.v1 import feed_service_pb2 as pb
 
 from feed_svc.edge.cursors import FeedCursors
-from feed_svc.model import Explanation, FeedPage, FeedQuery, Kind, Mode, Refreshed, SavedPosition
+from feed_svc.model import Explanation, FeedPage, FeedQuery, Kind, Mode, News, Refreshed, SavedPosition
 from foundation.cards import varint
 from foundation.errors import InvalidArgument
 from foundation.list_cursors import page_limit
@@ -87,3 +87,13 @@ def explanation(found: Explanation) -> pb.ExplainFeedItemResponse:
         for name, value in scores.features:
             answer.features.add(name=name, value=value)
     return answer
+
+
+def watch_response(news: News, since_id: int) -> pb.WatchFeedResponse:
+    """A message of a watch."""
+    return pb.WatchFeedResponse(
+        new_posts=news.new_posts,
+        newest_id=news.newest_id,
+        since_id=since_id,
+        quality=feed_pb2.DEGRADED if news.reasons else feed_pb2.NORMAL,
+    )

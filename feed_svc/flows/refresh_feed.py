@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from feed_svc.flows.count_newer import CountNewer
 from feed_svc.flows.gather_candidates import GatherCandidates
 from feed_svc.flows.get_feed import GetFeed
-from feed_svc.model import FeedPage, FeedQuery, Mode, Refreshed
+from feed_svc.model import FeedPage, FeedQuery, Refreshed
 from feed_svc.ports import Shelf
 from feed_svc.stages.newer import newer_posts
 from foundation.model.clock import Clock
@@ -19,6 +20,7 @@ class RefreshFeed:
 
     get_feed: GetFeed
     gather_candidates: GatherCandidates
+    count_newer: CountNewer
     shelf: Shelf
     clock: Clock
 
@@ -32,11 +34,5 @@ class RefreshFeed:
 
     async def count(self, viewer_id: int, *, since_id: int) -> Refreshed:
         """Only the number, with an empty page."""
-        journal = Journal(self.clock)
-        home = await self.get_feed.home(FeedQuery(viewer_id, 0, Mode.LATEST, None), journal)
-        candidates = await self.gather_candidates(home, journal)
-        ids = candidates.ids
-        newer = await newer_posts(self.shelf, viewer_id, home.viewer, ids, since_id)
-        reasons = home.reasons | candidates.reasons | newer.reasons
-        page = FeedPage((), None, 0, reasons, home.cache_hit, newest_id=ids[0] if ids else 0, journal=journal)
-        return Refreshed(len(newer.posts), page)
+        news = await self.count_newer(viewer_id, since_id)
+        return Refreshed(news.new_posts, FeedPage((), None, 0, news.reasons, news.cache_hit, news.newest_id))

@@ -7,7 +7,8 @@ be bytes.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal
@@ -68,6 +69,9 @@ class Service:
     access: Access
     open_methods: frozenset[str] = frozenset()
     """RPCs that need no token."""
+    standing_methods: frozenset[str] = frozenset()
+    """Streams that stay open: they bound their own number and life, so they count as nobody's load here and have no
+    deadline but the caller's."""
 
 
 class Call:
@@ -178,7 +182,9 @@ class _Gate:
             target = getattr(service.handlers, method.name)
             identify = self._identify(service, method)
             if method.server_streaming:
-                made[method.name] = grpc.unary_stream_rpc_method_handler(self._stream(method, target, identify))
+                made[method.name] = grpc.unary_stream_rpc_method_handler(
+                    self._stream(method, target, identify, standing=method.name in service.standing_methods)
+                )
             else:
                 made[method.name] = grpc.unary_unary_rpc_method_handler(self._unary(method, target, identify))
         return made
@@ -251,20 +257,25 @@ class _Gate:
     def _stream(
         self,
         method: MethodDescriptor,
-        target: Callable[[Any, Call], AsyncIterator[Answer]],
+        target: Callable[[Any, Call], AsyncGenerator[Answer, None]],
         identify: Callable[[Context], int],
+        *,
+        standing: bool,
     ) -> Callable[[bytes, Context], AsyncIterator[bytes]]:
         metrics = MethodMetrics(method.full_name)
         parse = self._parser(method)
         clock = self._clock
+        load = 0 if standing else 1
 
         async def handle(raw: bytes, context: Context) -> AsyncIterator[bytes]:
             began = clock.monotonic()
-            self._in_flight += 1
+            self._in_flight += load
             try:
-                call = self._admit(context, identify)
-                async for answer in target(parse(raw), call):
-                    yield answer if isinstance(answer, bytes) else answer.SerializeToString()
+                call = self._admit(context, identify, standing=standing)
+                # Closed in any case: a caller who leaves must not leave the handler behind.
+                async with aclosing(target(parse(raw), call)) as answers:
+                    async for answer in answers:
+                        yield answer if isinstance(answer, bytes) else answer.SerializeToString()
                 metrics.ok(clock.monotonic() - began)
                 return
             except aio.AbortError:
@@ -273,16 +284,19 @@ class _Gate:
                 error = self._translated(failure, method)
                 metrics.failed(clock.monotonic() - began, error.status)
             finally:
-                self._in_flight -= 1
+                self._in_flight -= load
             await _abort(context, error)
 
         return handle
 
-    def _admit(self, context: Context, identify: Callable[[Context], int]) -> Call:
+    def _admit(self, context: Context, identify: Callable[[Context], int], *, standing: bool = False) -> Call:
         if self._in_flight > self._settings.max_concurrent:
             raise Exhausted("OVERLOADED", "the service is busy")
         user_id = identify(context)
         left = context.time_remaining()
+        if standing:
+            # Each hop of its work has its own bound; the engine ends the stream at the caller's deadline.
+            return Call(user_id, Deadline(self._clock, NO_DEADLINE_S if left is None else left), context)
         if left is None or left > NO_DEADLINE_S:
             left = self._settings.default_deadline_s
         deadline = Deadline(self._clock, left)

@@ -27,6 +27,10 @@ DEGRADED_TOTAL = Counter(
     ["reason"],
 )
 
+FEED_WATCHERS = Gauge(
+    "feedmesh_feed_watchers",
+    "Open streams of WatchFeed; operators add processes as it nears max_watchers times the number of processes.",
+)
 RECORDS_IGNORED = Counter(
     "feedmesh_records_ignored_total",
     "Records that decode but make no sense and were left out; whoever owns the topic's writer acts on any.",

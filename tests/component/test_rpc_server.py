@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, cast
 
 import grpc
@@ -19,13 +19,20 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from foundation.errors import Exhausted, NotFound, Unauthenticated
 from foundation.model.clock import SystemClock
-from foundation.rpc.auth import Authenticator
+from foundation.rpc.auth import INTERNAL_HEADER, Authenticator
 from foundation.rpc.channels import internal_channel
 from foundation.rpc.server import Access, Call, Server, ServerSettings, Service, build_server
 from foundation.rpc.tokens import DevIssuer, TokenVerifier
 
 KEY = "an internal key of a test"
 CLOCK = SystemClock()
+
+
+def _never_called(name: str) -> Any:
+    """The RPCs of a service that its test does not call."""
+    if name[0].isupper():
+        return None
+    raise AttributeError(name)
 
 
 class Feed:
@@ -58,9 +65,30 @@ class Feed:
         return response.SerializeToString()
 
     def __getattr__(self, name: str) -> Any:
-        if name[0].isupper():
-            return None
-        raise AttributeError(name)
+        return _never_called(name)
+
+
+class Standing:
+    """A stream that the test ends."""
+
+    def __init__(self) -> None:
+        self.ended = asyncio.Event()
+        self.release = asyncio.Event()
+        self.deadline_s = 0.0
+
+    async def StreamFollowers(
+        self, _: graph_pb.StreamFollowersRequest, call: Call
+    ) -> AsyncGenerator[graph_pb.StreamFollowersResponse, None]:
+        self.deadline_s = call.deadline.remaining_s()
+        try:
+            yield graph_pb.StreamFollowersResponse(user_id=1)
+            await self.release.wait()
+            yield graph_pb.StreamFollowersResponse(user_id=2)
+        finally:
+            self.ended.set()
+
+    def __getattr__(self, name: str) -> Any:
+        return _never_called(name)
 
 
 class Graph:
@@ -68,14 +96,12 @@ class Graph:
 
     async def StreamFollowers(
         self, _: graph_pb.StreamFollowersRequest, __: Call
-    ) -> AsyncIterator[graph_pb.StreamFollowersResponse]:
+    ) -> AsyncGenerator[graph_pb.StreamFollowersResponse, None]:
         for user_id in (1, 2, 3):
             yield graph_pb.StreamFollowersResponse(user_id=user_id)
 
     def __getattr__(self, name: str) -> Any:
-        if name[0].isupper():
-            return None
-        raise AttributeError(name)
+        return _never_called(name)
 
 
 class World:
@@ -222,3 +248,42 @@ async def test_services_show_the_key_and_streams_stream(world: World) -> None:
 async def test_health_says_serving(world: World) -> None:
     answer = await health_pb2_grpc.HealthStub(world.channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+@pytest.fixture(params=["native", "grpcio"])
+async def standing(request: pytest.FixtureRequest, tmp_path: Any) -> AsyncIterator[tuple[Server, Standing]]:
+    issuer = DevIssuer.load_or_create(tmp_path)
+    verifier = TokenVerifier(issuer.jwks(), issuer="feedmesh-dev", audience="feedmesh", clock=CLOCK)
+    handlers = Standing()
+    graph = graph_pb.DESCRIPTOR.services_by_name["GraphInternalService"]
+    service = Service(graph, handlers, Access.INTERNAL, standing_methods=frozenset({"StreamFollowers"}))
+    settings = ServerSettings(engine=request.param, max_concurrent=0, default_deadline_s=0.1)
+    server = build_server(settings, [service], auth=Authenticator(verifier, KEY), clock=CLOCK)
+    await server.start()
+    yield server, handlers
+    handlers.release.set()
+    await server.stop(1.0)
+
+
+async def test_a_standing_stream_is_no_load_and_has_no_deadline_of_ours(standing: tuple[Server, Standing]) -> None:
+    server, handlers = standing
+    async with aio.insecure_channel(server.address) as channel:
+        stub = GraphInternalServiceStub(channel)
+        request = graph_pb.StreamFollowersRequest(user_ids=[1])
+        stream = stub.StreamFollowers(request, metadata=((INTERNAL_HEADER, KEY),))
+        assert (await stream.read()).user_id == 1
+        assert handlers.deadline_s > 60
+        handlers.release.set()
+        assert (await stream.read()).user_id == 2
+        assert await stream.read() is aio.EOF
+
+
+async def test_a_caller_who_leaves_ends_the_handler(standing: tuple[Server, Standing]) -> None:
+    server, handlers = standing
+    async with aio.insecure_channel(server.address) as channel:
+        request = graph_pb.StreamFollowersRequest(user_ids=[1])
+        stream = GraphInternalServiceStub(channel).StreamFollowers(request, metadata=((INTERNAL_HEADER, KEY),))
+        assert (await stream.read()).user_id == 1
+        stream.cancel()
+        async with asyncio.timeout(5):
+            await handlers.ended.wait()

@@ -221,6 +221,45 @@ class Network(RuleBasedStateMachine):
         assert answer.new_posts == sum(post > since_id for post in feed)
         assert [post.post_id for post in answer.posts] == feed[:limit]
 
+    @precondition(lambda self: self.model.author_of)
+    @rule(reader=people, choice=st.randoms(use_true_random=False))
+    def watch(self, reader: int, choice: Any) -> None:
+        """The first number of a watch is that of the model."""
+        self.do(self.client.settled())
+        user = self.users[reader]
+        since_id = choice.choice([0, *sorted(self.model.author_of)])
+
+        async def first() -> feed_pb.WatchFeedResponse:
+            request = feed_pb.WatchFeedRequest(since_id=since_id)
+            stream = self.client.feed.WatchFeed(request, metadata=self.client.as_user(user), timeout=5)
+            async for told in stream:
+                stream.cancel()
+                return told
+            raise AssertionError("a watch that says nothing")
+
+        assert self.do(first()).new_posts == sum(post > since_id for post in self.model.latest(user))
+
+    @precondition(lambda self: self.model.author_of)
+    @rule(reader=people, choice=st.randoms(use_true_random=False))
+    def leave_and_come_back(self, reader: int, choice: Any) -> None:
+        """A saved position goes on below its anchor, whatever became of the anchor."""
+        self.do(self.client.settled())
+        user = self.users[reader]
+        metadata = self.client.as_user(user)
+        anchor = choice.choice(sorted(self.model.author_of))
+        request = feed_pb.SaveFeedPositionRequest(anchor_id=anchor, mode=feed_pb2.LATEST)
+        self.do(self.client.feed.SaveFeedPosition(request, metadata=metadata, timeout=5))
+        found = self.do(
+            self.client.feed.GetFeedPosition(feed_pb.GetFeedPositionRequest(), metadata=metadata, timeout=5)
+        )
+        assert found.position.anchor_id == anchor
+        page = self.do(
+            self.client.feed.GetFeed(
+                feed_pb.GetFeedRequest(cursor=found.next_cursor, limit=100), metadata=metadata, timeout=5
+            )
+        )
+        assert [post.post_id for post in page.posts] == [post for post in self.model.latest(user) if post < anchor]
+
     @rule(reader=people)
     def read(self, reader: int) -> None:
         self.do(self.client.settled())

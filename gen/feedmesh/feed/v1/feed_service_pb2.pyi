@@ -469,3 +469,55 @@ class FeedStage(message.Message):
     _ClearFieldArgType: _TypeAlias = typing.Literal["kept", b"kept", "milliseconds", b"milliseconds", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class WatchFeedRequest(message.Message):
+    """Asks to be told of new posts."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    SINCE_ID_FIELD_NUMBER: builtins.int
+    since_id: builtins.int
+    """newest_id of the feed that the caller has. 0 means that they have nothing: everything counts."""
+    def __init__(
+        self,
+        *,
+        since_id: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["since_id", b"since_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class WatchFeedResponse(message.Message):
+    """What is new by now."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NEW_POSTS_FIELD_NUMBER: builtins.int
+    NEWEST_ID_FIELD_NUMBER: builtins.int
+    SINCE_ID_FIELD_NUMBER: builtins.int
+    QUALITY_FIELD_NUMBER: builtins.int
+    new_posts: builtins.int
+    """Visible posts newer than since_id, one's own included. Counted to 99: 100 means more than 99."""
+    newest_id: builtins.int
+    """The newest post of the feed, seen or not. 0 where there is none."""
+    since_id: builtins.int
+    """As asked."""
+    quality: feed_pb2.FeedQuality.ValueType
+    """DEGRADED when not everything could be read: the number may be too small, and will be told again."""
+    def __init__(
+        self,
+        *,
+        new_posts: builtins.int = ...,
+        newest_id: builtins.int = ...,
+        since_id: builtins.int = ...,
+        quality: feed_pb2.FeedQuality.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["new_posts", b"new_posts", "newest_id", b"newest_id", "quality", b"quality", "since_id", b"since_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...

@@ -68,6 +68,11 @@ class FeedServiceStub(object):
                 request_serializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.ExplainFeedItemRequest.SerializeToString,
                 response_deserializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.ExplainFeedItemResponse.FromString,
                 _registered_method=True)
+        self.WatchFeed = channel.unary_stream(
+                '/feedmesh.feed.v1.FeedService/WatchFeed',
+                request_serializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.WatchFeedRequest.SerializeToString,
+                response_deserializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.WatchFeedResponse.FromString,
+                _registered_method=True)
 
 
 class FeedServiceServicer(object):
@@ -143,6 +148,19 @@ class FeedServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchFeed(self, request, context):
+        """WatchFeed tells how many posts are newer than what the caller has: at once, whenever the number changes, and again
+        at least every 15 seconds, so that silence means a lost connection. It costs no page; RefreshFeed brings the posts.
+        The stream ends with OK after about 10 minutes, or when the service stops: call again. By REST each message is a
+        line of JSON.
+
+        Fails with INVALID_ARGUMENT (FIELD_INVALID), NOT_FOUND (USER_NOT_FOUND), RESOURCE_EXHAUSTED (TOO_MANY_WATCHERS: the
+        service watches as many feeds as it can) and UNAVAILABLE (FEED_UNAVAILABLE) where the first number could not be told.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FeedServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -175,6 +193,11 @@ def add_FeedServiceServicer_to_server(servicer, server):
                     servicer.ExplainFeedItem,
                     request_deserializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.ExplainFeedItemRequest.FromString,
                     response_serializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.ExplainFeedItemResponse.SerializeToString,
+            ),
+            'WatchFeed': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchFeed,
+                    request_deserializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.WatchFeedRequest.FromString,
+                    response_serializer=feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.WatchFeedResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -343,6 +366,33 @@ class FeedService(object):
             '/feedmesh.feed.v1.FeedService/ExplainFeedItem',
             feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.ExplainFeedItemRequest.SerializeToString,
             feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.ExplainFeedItemResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchFeed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/feedmesh.feed.v1.FeedService/WatchFeed',
+            feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.WatchFeedRequest.SerializeToString,
+            feedmesh_dot_feed_dot_v1_dot_feed__service__pb2.WatchFeedResponse.FromString,
             options,
             channel_credentials,
             insecure,

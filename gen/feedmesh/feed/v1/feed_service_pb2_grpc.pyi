@@ -62,6 +62,15 @@ class FeedServiceStub:
     Fails with INVALID_ARGUMENT (FIELD_INVALID), NOT_FOUND (USER_NOT_FOUND; POST_NOT_FOUND for a post that the caller may
     not see at all) and UNAVAILABLE (FEED_UNAVAILABLE) when visibility could not be checked.
     """
+    WatchFeed: _aio.UnaryStreamMultiCallable[_feed_service_pb2.WatchFeedRequest, _feed_service_pb2.WatchFeedResponse]
+    """WatchFeed tells how many posts are newer than what the caller has: at once, whenever the number changes, and again
+    at least every 15 seconds, so that silence means a lost connection. It costs no page; RefreshFeed brings the posts.
+    The stream ends with OK after about 10 minutes, or when the service stops: call again. By REST each message is a
+    line of JSON.
+
+    Fails with INVALID_ARGUMENT (FIELD_INVALID), NOT_FOUND (USER_NOT_FOUND), RESOURCE_EXHAUSTED (TOO_MANY_WATCHERS: the
+    service watches as many feeds as it can) and UNAVAILABLE (FEED_UNAVAILABLE) where the first number could not be told.
+    """
 
 class FeedServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reads the home feed of the caller.
@@ -146,6 +155,21 @@ class FeedServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with INVALID_ARGUMENT (FIELD_INVALID), NOT_FOUND (USER_NOT_FOUND; POST_NOT_FOUND for a post that the caller may
         not see at all) and UNAVAILABLE (FEED_UNAVAILABLE) when visibility could not be checked.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchFeed(
+        self,
+        request: _feed_service_pb2.WatchFeedRequest,
+        context: _aio.ServicerContext[_feed_service_pb2.WatchFeedRequest, _abc.AsyncIterator[_feed_service_pb2.WatchFeedResponse]],
+    ) -> _abc.AsyncIterator[_feed_service_pb2.WatchFeedResponse]:
+        """WatchFeed tells how many posts are newer than what the caller has: at once, whenever the number changes, and again
+        at least every 15 seconds, so that silence means a lost connection. It costs no page; RefreshFeed brings the posts.
+        The stream ends with OK after about 10 minutes, or when the service stops: call again. By REST each message is a
+        line of JSON.
+
+        Fails with INVALID_ARGUMENT (FIELD_INVALID), NOT_FOUND (USER_NOT_FOUND), RESOURCE_EXHAUSTED (TOO_MANY_WATCHERS: the
+        service watches as many feeds as it can) and UNAVAILABLE (FEED_UNAVAILABLE) where the first number could not be told.
         """
 
 def add_FeedServiceServicer_to_server(servicer: FeedServiceServicer, server: _aio.Server) -> None: ...

@@ -58,7 +58,7 @@ class ValkeyServer:
         command = [
             str(self._binary or get_binary_path()), "--port", str(port), "--bind", HOST, "--dir", str(directory),
             "--save", "", "--appendonly", "no", "--cluster-enabled", "yes", "--cluster-require-full-coverage", "no",
-            "--cluster-port", str(_bus_port(port)), "--cluster-node-timeout", "2000", "--daemonize", "no",
+            "--cluster-port", str(bus_port(port)), "--cluster-node-timeout", "2000", "--daemonize", "no",
             *self._options,
         ]  # fmt: skip
         self._child = await start_child("valkey", command, directory / "valkey.log")
@@ -90,7 +90,7 @@ class ValkeyServer:
         return CliError(
             f"Valkey did not start: {how}",
             where=f"{HOST}:{self._port}",
-            cause=f"port {self._port} or {_bus_port(self._port)}, its cluster bus, may be taken by another program",
+            cause=f"port {self._port} or {bus_port(self._port)}, its cluster bus, may be taken by another program",
             next_step="feedmesh up --port-base N with another N",
             code=ExitCode.UNHEALTHY,
             detail=tail(self.child.log),
@@ -134,7 +134,7 @@ class ValkeyServer:
         return b"cluster_state:ok" in await ask("CLUSTER", "INFO")
 
 
-def _bus_port(port: int) -> int:
+def bus_port(port: int) -> int:
     """Below the range that the kernel takes ports of outgoing connections from, whatever the usual distance is."""
     return port - 10_000 if port >= 20_000 else port + 10_000
 
@@ -156,7 +156,7 @@ def _write_nodes(directory: Path, port: int, cluster: Sequence[int]) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     lines = []
     for place, peer in enumerate(cluster):
-        address = f"{HOST}:{peer}@{_bus_port(peer)}"
+        address = f"{HOST}:{peer}@{bus_port(peer)}"
         slots = f"{place * SLOTS // len(cluster)}-{(place + 1) * SLOTS // len(cluster) - 1}"
         if peer == port:
             lines.append(f"{_node(peer)} {address} myself,slave {_predecessor(peer)} 0 0 0 connected")

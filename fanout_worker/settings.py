@@ -37,8 +37,8 @@ class Settings:
     """Updates a second that all workers together spend on rate-limited pushes."""
     pressure_every_s: float = 1.0
     """How often a worker tells how far behind it is, and looks what the group does about it."""
-    highest_level_by_lag: int = 2
-    """The level that lag alone may lead to, 0-3; an operator may go higher. 3 asks for readers who fill gaps."""
+    highest_level_by_lag: int = 3
+    """The level that lag alone may lead to, 0-3; an operator may go higher."""
 
     def __post_init__(self) -> None:
         faults = self.policy().faults()

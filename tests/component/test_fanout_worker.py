@@ -377,7 +377,7 @@ async def test_a_burst_goes_to_level_3_and_back_and_nothing_is_lost(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(consumer, "BACKOFF_S", (0.05,))
-    settings = replace(world.settings, pressure_every_s=0.05, highest_level_by_lag=3)
+    settings = replace(world.settings, pressure_every_s=0.05)
     authors = {ANA: list(range(1, 1_202)), BO: [1, 2, 3]}
     world.graph.followers.update(authors)
     await world.warm(*authors[ANA])

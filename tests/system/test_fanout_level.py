@@ -60,10 +60,14 @@ async def test_an_operator_leaves_posts_to_readers_and_takes_it_back(tmp_path: P
         assert trace["route"] == "gap: level 3; else inline"
         assert trace["feeds"] == {"pull it when they read": 1}
 
+        assert await client.latest(ana) == [left], "a reader finds what was left to them, and keeps it"
+        assert (await told(mesh, "trace", str(left)))["feeds"] == {"hold it": 1}
+
         assert (await told(mesh, "ops", "level", "clear")) == {"cleared": True}
         await eventually(lambda: obeyed(0))
         pushed = await post()
         assert (await told(mesh, "trace", str(pushed)))["feeds"] == {"hold it": 1}
+        assert await client.latest(ana) == [pushed, left]
         history = (await told(mesh, "ops", "level", "show"))["history"]
         assert [change["level"] for change in history] == [None, 3]
         await client.close()

@@ -394,6 +394,13 @@ MUTANTS = (
         "tests/contract/test_edges.py::test_follows_and_blocks_at_the_same_moment_never_leave_a_follow_across_a_block",
     ),
     Mutant(
+        "mark that keeps the time of an older tier",
+        "graph_svc/adapters/tiers_cql.py",
+        "        await self._cql.execute_all(quiet)\n",
+        "",
+        "tests/contract/test_tiers.py::test_a_mark_of_an_older_tier_that_comes_late_changes_nothing",
+    ),
+    Mutant(
         "viewer versions out of turn",
         "graph_svc/adapters/versions_cql.py",
         "        async with turn:\n            yield self._stamp(swept=False)",

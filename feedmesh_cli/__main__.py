@@ -76,6 +76,9 @@ def up(
     ] = "",
     kafka: Annotated[str, typer.Option(metavar="URL", help="Cluster: use these brokers: host:port,…")] = "",
     redis: Annotated[str, typer.Option(metavar="URL", help="Cluster: use this Redis Cluster: host:port,…")] = "",
+    fanout_workers: Annotated[
+        int, typer.Option(metavar="N", min=1, max=12, help="Cluster: processes that share the fan-out.")
+    ] = 1,
     restart_after: Annotated[
         float, typer.Option(metavar="SECONDS", min=0.1, help="Cluster: how long a part that died stays down.")
     ] = 1.0,
@@ -96,6 +99,7 @@ def up(
         cassandra=cassandra,
         kafka=kafka,
         redis=redis,
+        fanout_workers=fanout_workers,
         restart_after_s=restart_after,
     )
 
@@ -108,7 +112,7 @@ def up(
         arguments += ["--model", options.model] if options.model else []
         arguments += ["--bench-target", bench_target] if bench_target else []
         arguments += ["--no-world"] if no_world else []
-        arguments += ["--restart-after", str(restart_after)]
+        arguments += ["--restart-after", str(restart_after), "--fanout-workers", str(fanout_workers)]
         for name in ("cassandra", "kafka", "redis"):
             arguments += [f"--{name}", getattr(options, name)] if getattr(options, name) else []
         tell(asyncio.run(up_detached(options, arguments)))
@@ -128,6 +132,22 @@ def down(data: Data = None, json: Json = False) -> None:
     if mesh is not None:
         asyncio.run(stop_mesh(mesh))
     _emit({"stopped": running}, "stopped" if running else "no mesh was running", json=json)
+
+
+@app.command()
+def restart(
+    parts: Annotated[list[str], typer.Argument(metavar="PART...", help="As `feedmesh status` names them.")],
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="For each part.")] = 60.0,
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """Cluster: end parts, one after the other, and return when each runs again: its work in hand is finished first."""
+    from feedmesh_cli.mesh_file import running_mesh
+    from feedmesh_cli.stopping import restart_part
+
+    mesh = running_mesh(data)
+    seconds = {part: asyncio.run(restart_part(mesh, part, timeout_s=timeout)) for part in parts}
+    _emit({"restarted": seconds}, "\n".join(f"{part}: {took:.1f} s" for part, took in seconds.items()), json=json)
 
 
 @app.command()

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import fanout_worker.settings
@@ -31,7 +32,7 @@ from feedmesh_cli.loading import progress
 from feedmesh_cli.loopback_http import get
 from feedmesh_cli.mesh_file import Mesh, ProcessId
 from feedmesh_cli.migrating import migrate_all
-from feedmesh_cli.ports import ClusterPorts, choose_ports
+from feedmesh_cli.ports import ClusterPorts, choose_ports, free_ports
 from feedmesh_cli.starting import Keys, Program, Starting, keys_of, status_answers, until_ready
 from feedmesh_cli.valkey import ValkeyServer
 from foundation.errors import DomainError, Unavailable
@@ -62,11 +63,14 @@ async def start_cluster(starting: Starting) -> Mesh:
             code=ExitCode.UNHEALTHY,
         ) from failure
     addresses = {name: f"127.0.0.1:{getattr(ports, name)}" for name in SERVICES}
-    services = await _start_services(starting, ports, engines, keys, addresses)
-    await _serve_status(starting, ports, engines, addresses)
+    more = dict(zip(_more_workers(options.fanout_workers), free_ports(options.fanout_workers - 1), strict=True))
+    pages = {name: f"127.0.0.1:{getattr(ports, f'{name}_status')}" for name in SERVICES}
+    pages |= {name: f"127.0.0.1:{port}" for name, port in more.items()}
+    services = await _start_services(starting, ports, engines, keys, addresses, more)
+    await _serve_status(starting, ports, engines, addresses, pages)
     envoy = await starting.start_edge(ports, keys.jwks_path, addresses, kept=True)
     for name, child in services.items():
-        page = f"127.0.0.1:{getattr(ports, f'{name}_status')}"
+        page = pages[name]
         await until_ready(child, lambda page=page: status_answers(page), "feedmesh doctor")  # type: ignore[misc]
     await starting.edge_is_ready(envoy, ports)
     parts: dict[str, Child] = {**started, **services, "envoy": envoy}
@@ -144,8 +148,14 @@ async def _start_engines(starting: Starting, ports: ClusterPorts) -> dict[str, C
 
 
 async def _start_services(
-    starting: Starting, ports: ClusterPorts, engines: EngineAddresses, keys: Keys, addresses: Mapping[str, str]
+    starting: Starting,
+    ports: ClusterPorts,
+    engines: EngineAddresses,
+    keys: Keys,
+    addresses: Mapping[str, str],
+    more_workers: Mapping[str, int],
 ) -> dict[str, Child]:
+    """*more_workers*: names of fan-out workers beside the first, to the ports of their pages."""
     options = starting.options
 
     def mesh(name: str, worker: int) -> MeshSettings:
@@ -178,11 +188,14 @@ async def _start_services(
             mesh=mesh("feed_svc", 5), database_url=stores["feed_svc"], cursor_key=key
         ),
     }
+    for number, (name, port) in enumerate(more_workers.items()):
+        own = replace(mesh("fanout_worker", 16 + number), port=0, status_port=port)
+        settings[name] = replace(settings["fanout_worker"], mesh=own)  # type: ignore[type-var]
     services: dict[str, Child] = {}
     for name, told in settings.items():
 
         async def launch(name: str = name, told: object = told) -> Program:
-            command = [sys.executable, "-m", name]
+            command = [sys.executable, "-m", name.partition("-")[0]]
             return Program(
                 await start_child(name, command, starting.logs / f"{name}.log", environment=to_environment(told))
             )
@@ -191,14 +204,21 @@ async def _start_services(
     return services
 
 
+def _more_workers(count: int) -> list[str]:
+    return [f"fanout_worker-{number}" for number in range(2, count + 1)]
+
+
 async def _serve_status(
-    starting: Starting, ports: ClusterPorts, engines: EngineAddresses, addresses: Mapping[str, str]
+    starting: Starting,
+    ports: ClusterPorts,
+    engines: EngineAddresses,
+    addresses: Mapping[str, str],
+    pages: Mapping[str, str],
 ) -> None:
     """The supervisor's page: what the groups are behind, and the metrics of all services."""
     from foundation.runtime.resources import open_log
 
     log = await starting.stack.enter_async_context(open_log(MeshSettings(log_url=engines.kafka)))
-    pages = {name: f"127.0.0.1:{getattr(ports, f'{name}_status')}" for name in addresses}
 
     async def status() -> tuple[str, bytes]:
         page: dict[str, Any] = {"services": dict(addresses)}

@@ -90,6 +90,8 @@ class UpOptions:
     """Cluster profile: brokers that are there."""
     redis: str = ""
     """Cluster profile: nodes of a Redis or Valkey Cluster that is there."""
+    fanout_workers: int = 1
+    """Cluster profile: processes that share the fan-out."""
     restart_after_s: float = 1.0
     """Cluster profile: how long a part that ended by itself stays down."""
 

@@ -1,4 +1,4 @@
-"""Stops a mesh from outside, by the processes its file names."""
+"""Stops a mesh, or a part of it, from outside, by the processes its file names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import os
 import shutil
 import signal
 
-from feedmesh_cli.mesh_file import Mesh, ProcessId
+from feedmesh_cli.failures import CliError, ExitCode
+from feedmesh_cli.mesh_file import Mesh, ProcessId, load_mesh
 from foundation.model.clock import SystemClock
 
 DOWN_TIMEOUT_S = {"embedded": 8.0, "cluster": 40.0}
@@ -29,6 +30,34 @@ async def stop_mesh(mesh: Mesh) -> None:
     mesh.forget()
     if mesh.temporary:
         shutil.rmtree(mesh.directory, ignore_errors=True)
+
+
+async def restart_part(mesh: Mesh, part: str, *, timeout_s: float) -> float:
+    """Asks *part* to end and waits until its supervisor has started it again; seconds that took. Raises CliError."""
+    process = mesh.processes.get(part)
+    if mesh.profile != "cluster" or process is None or part == "supervisor":
+        raise CliError(
+            f"{part} cannot be restarted alone",
+            cause="only parts of a cluster are started again by themselves"
+            if mesh.profile != "cluster"
+            else f"the parts are {', '.join(name for name in mesh.processes if name != 'supervisor')}",
+            next_step="feedmesh status",
+            code=ExitCode.USAGE,
+        )
+    clock = SystemClock()
+    began = clock.monotonic()
+    _send(process, signal.SIGTERM)
+    while clock.monotonic() < began + timeout_s:
+        now = load_mesh(mesh.directory)
+        if now is not None and now.processes[part] != process and now.processes[part].alive():
+            return clock.monotonic() - began
+        await asyncio.sleep(POLL_S)
+    raise CliError(
+        f"{part} does not run again after {timeout_s:.0f} s",
+        where=str(mesh.directory / "logs"),
+        next_step="feedmesh status",
+        code=ExitCode.UNHEALTHY,
+    )
 
 
 def _send(process: ProcessId, number: signal.Signals) -> None:

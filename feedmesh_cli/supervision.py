@@ -27,6 +27,8 @@ SHORT_LIFE_S = 60.0
 MOST_IN_A_ROW = 10
 """Short lives after which the mesh is given up."""
 LONGEST_PAUSE_S = 10.0
+ASKED_TO_END = (0, 143, -signal.SIGTERM)
+"""How parts end after SIGTERM; Java adds 128 to the signal's number."""
 
 
 async def run_mesh(
@@ -91,11 +93,16 @@ class _Reviver:
             child = part.server.child
             await child.wait()
             lived_s = self._clock.monotonic() - began
-            in_a_row = in_a_row + 1 if lived_s < SHORT_LIFE_S else 1
-            if part.again is None or in_a_row > MOST_IN_A_ROW:
-                raise ended(child)
-            pause_s = min(self._after_s * 2 ** (in_a_row - 1), max(self._after_s, LONGEST_PAUSE_S))
-            self._report(f"{part.name} ended by itself ({child.why_it_ended()}): it is started again in {pause_s:g} s")
+            if part.again is not None and child.exit_code in ASKED_TO_END:
+                in_a_row, pause_s = 0, 0.0
+                self._report(f"{part.name} was asked to end: it is started again")
+            else:
+                in_a_row = in_a_row + 1 if lived_s < SHORT_LIFE_S else 1
+                if part.again is None or in_a_row > MOST_IN_A_ROW:
+                    raise ended(child)
+                pause_s = min(self._after_s * 2 ** (in_a_row - 1), max(self._after_s, LONGEST_PAUSE_S))
+                why = child.why_it_ended()
+                self._report(f"{part.name} ended by itself ({why}): it is started again in {pause_s:g} s")
             await asyncio.sleep(pause_s)
             try:
                 part.server = await part.again()

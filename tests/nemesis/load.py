@@ -20,6 +20,9 @@ from feedmesh_cli.loading import load
 from feedmesh_cli.mesh_file import Mesh, load_mesh
 from feedmesh_cli.mesh_status import inspect_mesh
 from feedmesh_cli.tokens import token_for
+from foundation.runtime.mesh import MeshSettings
+from foundation.runtime.resources import open_redis
+from foundation.timeline.redis import FEED, timeline_key
 from tests.kit.eventually import eventually
 from tests.kit.mesh import Client
 from tests.kit.reference import ReferenceWorld
@@ -28,6 +31,7 @@ PEOPLE = 24
 FOLLOWED = 8
 WRITERS = 4
 PAUSE_S = 0.05
+SAMPLED = 4
 UNKNOWN = (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED, StatusCode.CANCELLED, StatusCode.INTERNAL)
 """Nobody knows whether the post was written: the same request is sent again until it is known."""
 HEALTHY_WITHIN_S = 120
@@ -48,6 +52,8 @@ class History:
     degraded_reads: int = 0
     strange: list[str] = field(default_factory=list)
     """Answers that must never be given."""
+    delays_s: list[float] = field(default_factory=list)
+    """From acknowledged to there, of every SAMPLED-th post in the timelines of those of its followers who read."""
 
 
 class Crowd:
@@ -58,6 +64,7 @@ class Crowd:
         self.client = client
         self.ids = ids
         self.model = model
+        self._sampled: asyncio.Queue[tuple[float, int, int]] = asyncio.Queue()
 
     @classmethod
     async def gathered(cls, mesh: Mesh) -> Crowd:
@@ -85,6 +92,7 @@ class Crowd:
             for writer in range(WRITERS):
                 tasks.create_task(self._write(writer, history, stop))
             tasks.create_task(self._read(history, stop))
+            tasks.create_task(self._time_deliveries(history, stop))
             try:
                 yield history
             finally:
@@ -102,6 +110,8 @@ class Crowd:
             history.longest_s = max(history.longest_s, time.monotonic() - began)
             history.acknowledged += 1
             self.model.post(author, post_id, request.caption)
+            if history.acknowledged % SAMPLED == 0:
+                self._sampled.put_nowait((time.monotonic(), author, post_id))
             await asyncio.sleep(PAUSE_S)
 
     async def _certainly(self, author: int, request: post_pb.CreatePostRequest, history: History) -> int:
@@ -135,6 +145,25 @@ class Crowd:
             except aio.AioRpcError:
                 history.failed_reads += 1
             await asyncio.sleep(PAUSE_S)
+
+    async def _time_deliveries(self, history: History, stop: asyncio.Event) -> None:
+        async with open_redis(MeshSettings(redis=self.mesh.redis)) as redis:
+            while not stop.is_set() or not self._sampled.empty():
+                try:
+                    acknowledged, author, post_id = self._sampled.get_nowait()
+                except asyncio.QueueEmpty:
+                    await asyncio.sleep(0.01)
+                    continue
+                readers = [user for user in self.ids[::2] if author in self.model.follows[user]]
+                give_up = time.monotonic() + HEALTHY_WITHIN_S
+                while time.monotonic() < give_up:
+                    places = await redis.try_execute([("LPOS", timeline_key(FEED, user), post_id) for user in readers])
+                    if all(isinstance(place, int) for place in places):
+                        history.delays_s.append(time.monotonic() - acknowledged)
+                        break
+                    if stop.is_set():
+                        break  # a node lost its lists: whoever reads rebuilds them
+                    await asyncio.sleep(0.01)
 
     async def healthy(self) -> float:
         """Wait until every part runs; how long that took."""

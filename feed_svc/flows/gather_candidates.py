@@ -17,6 +17,7 @@ from feed_svc.ports import AuthorPosts
 from feed_svc.stages.candidates import newest_of_few
 from foundation.errors import DomainError
 from foundation.model.ids import MAX_ID
+from foundation.rpc.deadlines import timeout
 from foundation.telemetry.journal import Journal
 
 PULLED_AUTHORS = 50
@@ -99,7 +100,7 @@ class GatherCandidates:
     async def _found(self, source: Source, home: OpenedHome, journal: Journal) -> Found:
         with journal.stage(source.name) as stage:
             try:
-                async with asyncio.timeout(source.timeout_s):
+                async with asyncio.timeout(timeout(source.timeout_s)):
                     found = await source.find(home)
             except (TimeoutError, DomainError):
                 found = Found((), whole=False)

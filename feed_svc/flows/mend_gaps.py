@@ -12,6 +12,7 @@ from feed_svc.model import Degraded, Stretch
 from feed_svc.ports import AuthorPosts, OpenGaps
 from feed_svc.stages.walk import walk_down
 from foundation.errors import Unavailable
+from foundation.rpc.deadlines import timeout
 from foundation.telemetry.journal import Journal
 from foundation.timeline.port import CAPACITY, Gap, Pushed, Timelines
 
@@ -59,7 +60,7 @@ class MendGaps:
         for gap in gaps:
             after_id = max(gap.from_id - 1, floor)
             try:
-                async with asyncio.timeout(self.timeout_s):
+                async with asyncio.timeout(timeout(self.timeout_s)):
                     found = await walk_down(
                         self.author_posts,
                         everyone,

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field, replace
 from feed_svc.model import FEED_DEPTH_MS, NOTHING_SEEN, Degraded, Home, Seen, Stretch
 from feed_svc.ports import AuthorPosts, Graph, Homes
 from feed_svc.stages.candidates import newest_first
-from feed_svc.stages.walk import walk_down
+from feed_svc.stages.walk import newest_of, walk_down
 from foundation.errors import NotFound, Unavailable
 from foundation.model.clock import Clock, Randomness
 from foundation.model.ids import MAX_ID, id_at
+from foundation.rpc.deadlines import timeout
 from foundation.timeline.port import CAPACITY, Timeline, Timelines
 from foundation.viewers import ViewerRecord
 from foundation.visibility import UserState
@@ -116,10 +117,11 @@ class OpenHome:
         """
         authors = [viewer_id, *(viewer.follows - viewer.supers)]
         try:
-            async with asyncio.timeout(self.rebuild_timeout_s):
-                return await walk_down(
+            async with asyncio.timeout(timeout(self.rebuild_timeout_s)):
+                found = await walk_down(
                     self.author_posts, authors, before_id=MAX_ID, after_id=oldest_id, wanted=CAPACITY
                 )
+                return newest_of(found, CAPACITY)
         except TimeoutError:
             return Stretch((), MAX_ID, missing=True)
 

@@ -17,6 +17,7 @@ from feed_svc.stages.candidates import before, with_pulled
 from feed_svc.stages.slate import SPARE, fill_slate
 from feed_svc.stages.walk import walk_down
 from foundation.model.ids import MAX_ID
+from foundation.rpc.deadlines import timeout
 from foundation.timeline.port import CAPACITY
 
 MAX_STRETCHES = 8
@@ -77,7 +78,7 @@ class WalkFeed:
         self, home: OpenedHome, author_ids: Sequence[int], begin: int, oldest_id: int, wanted: int
     ) -> Stretch:
         try:
-            async with asyncio.timeout(self.timeout_s):
+            async with asyncio.timeout(timeout(self.timeout_s)):
                 return await walk_down(
                     self.author_posts,
                     author_ids,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from feed_svc.adapters.author_posts import part_below
 from feed_svc.model import Stretch
-from feed_svc.stages.walk import LEAST_PER_AUTHOR, merge_parts, walk_down
+from feed_svc.stages.walk import LEAST_PER_AUTHOR, merge_parts, newest_of, walk_down
 from foundation.model.ids import MAX_ID
 from foundation.timeline.port import Timeline
 
@@ -91,3 +91,8 @@ def test_parts_are_merged_above_the_greatest_floor_only(parts: list[tuple[list[i
     merged, floor = merge_parts(timelines, after_id=AFTER)
     assert floor == max([AFTER, *(floor for _, floor in parts)])
     assert merged == sorted({post for ids, _ in parts for post in ids if post > floor}, reverse=True)
+
+
+def test_what_does_not_fit_is_the_floor() -> None:
+    assert newest_of(Stretch([9, 7, 5], 2), 2) == Stretch([9, 7], 5)
+    assert newest_of(Stretch([9, 7, 5], 2), 3) == Stretch([9, 7, 5], 2)

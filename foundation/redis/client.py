@@ -56,6 +56,8 @@ START_TIMEOUT_S = 2.0
 MAX_PROBE_KEYS = 1_000
 RECONNECT_EVERY_S = 0.05
 """After a failed attempt callers fail at once for so long."""
+PATIENCE_S = 0.01
+"""A caller waits no longer for a new connection to a node that was silent on the last one."""
 
 _PROBE = load_script("foundation.redis", "probe")
 _pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]  # its stub knows tuples of one
@@ -105,8 +107,13 @@ class _Node:
         """Whether the attempt, if there is one, gave a usable connection by *deadline*."""
         attempt = self._attempt
         if attempt is not None:
-            await asyncio.wait([attempt], timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
+            left_s = max(0.0, deadline - asyncio.get_running_loop().time())
+            await asyncio.wait([attempt], timeout=min(left_s, PATIENCE_S) if self._was_silent else left_s)
         return self.usable
+
+    @property
+    def _was_silent(self) -> bool:
+        return self.connection is not None and self.connection.silent
 
     def unavailable(self) -> Unavailable:
         name = f"{self.address[0]}:{self.address[1]}"
@@ -128,9 +135,13 @@ class _Node:
                 _, connection = await loop.create_connection(
                     lambda: Connection(loop, name, dialling.lost), *self.address, ssl=dialling.tls
                 )
-                if not dialling.login or await self._let_in(connection, loop.time() + CONNECT_TIMEOUT_S):
-                    self.connection = connection
-                    self._refusal = ""
+                if dialling.login and not await self._let_in(connection, loop.time() + CONNECT_TIMEOUT_S):
+                    return
+                # The kernel takes connections for a process that hangs: it is asked before anybody may send.
+                if self._was_silent and not await self._heard(connection, loop.time() + CONNECT_TIMEOUT_S):
+                    return
+                self.connection = connection
+                self._refusal = ""
         except ssl.SSLError as failure:
             self._refusal = f"TLS failed: {failure.reason or failure}"
         except (OSError, TimeoutError):
@@ -150,6 +161,16 @@ class _Node:
                 self._refusal = "it did not answer" if isinstance(outcome, Unavailable) else str(outcome[0])
                 connection.close()
         return outcome == [b"OK"]
+
+    @staticmethod
+    async def _heard(connection: Connection, deadline: float) -> bool:
+        outcome: Outcome = Unavailable("CACHE_UNAVAILABLE")
+        try:
+            outcome = await connection.send(_pack(("PING",)), 1, deadline)
+        finally:
+            if isinstance(outcome, Unavailable):
+                connection.close()
+        return not isinstance(outcome, Unavailable)
 
 
 class _Parcel:

@@ -26,11 +26,12 @@ batch whose caller was cancelled has nobody to retrieve an exception."""
 class Batch:
     """Commands written together, and the future of their replies."""
 
-    __slots__ = ("count", "deadline", "future", "replies")
+    __slots__ = ("count", "deadline", "future", "replies", "sent_at")
 
-    def __init__(self, future: asyncio.Future[Outcome], count: int, deadline: float) -> None:
+    def __init__(self, future: asyncio.Future[Outcome], count: int, *, sent_at: float, deadline: float) -> None:
         self.future = future
         self.count = count
+        self.sent_at = sent_at
         self.deadline = deadline
         self.replies: list[Any] = []
 
@@ -55,6 +56,9 @@ class Connection(asyncio.Protocol):
         self._timer_due = 0.0
         self._excused = False
         self._heard_at = 0.0
+        self.silent = False
+        """Nothing was heard for as long as some caller would wait: the next ones fail at once until something is. So a
+        request that reads the node many times waits for it once, and others not at all."""
 
     @property
     def usable(self) -> bool:
@@ -77,23 +81,28 @@ class Connection(asyncio.Protocol):
         pending, self._pending = self._pending, deque()
         for batch in pending:
             if not batch.future.done():
-                batch.future.set_result(self._silent("lost its connection"))
+                batch.future.set_result(self._unavailable("lost its connection"))
         self._lost()
 
     def send(self, packed: bytes, count: int, deadline: float) -> asyncio.Future[Outcome]:
         """Write *count* packed commands to a usable connection; the future brings as many replies, or Unavailable.
 
-        It is Unavailable from *deadline* on (loop time, up to TICK_S later), and when the connection is lost.
+        It is Unavailable from *deadline* on (loop time, up to TICK_S later), when the connection is lost, and at once
+        while the node is silent.
         """
         future: asyncio.Future[Outcome] = self._loop.create_future()
-        if len(self._pending) >= MAX_PENDING or self._transport is None:
-            future.set_result(self._silent("has too many commands in flight"))
+        if self.silent:
+            future.set_result(self._unavailable("is silent"))
             return future
+        if len(self._pending) >= MAX_PENDING or self._transport is None:
+            future.set_result(self._unavailable("has too many commands in flight"))
+            return future
+        now = self._loop.time()
         if not self._pending:
-            self._heard_at = self._loop.time()  # it owed nothing until now
+            self._heard_at = now  # it owed nothing until now
             if self._timer is None:
                 self._watch(TICK_S)
-        self._pending.append(Batch(future, count, deadline))
+        self._pending.append(Batch(future, count, sent_at=now, deadline=deadline))
         if not self._out:
             self._loop.call_soon(self._flush)
         self._out.append(packed)
@@ -106,6 +115,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = self._loop.time()
+        self.silent = False
         gets = self._reader.gets
         try:
             self._reader.feed(data)
@@ -145,11 +155,12 @@ class Connection(asyncio.Protocol):
         self._excused = False
         for batch in self._pending:
             if batch.deadline <= now and not batch.future.done():
-                batch.future.set_result(self._silent("did not answer in time"))
+                batch.future.set_result(self._unavailable("did not answer in time"))
+                self.silent = self.silent or self._heard_at <= batch.sent_at
         if now - self._heard_at > HANG_UP_S and self._pending[0].deadline <= now:
             self.close()
         else:
             self._watch(TICK_S)
 
-    def _silent(self, what: str) -> Unavailable:
+    def _unavailable(self, what: str) -> Unavailable:
         return Unavailable("CACHE_UNAVAILABLE", f"the cache node {self._name} {what}", node=self._name)

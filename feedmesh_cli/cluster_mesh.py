@@ -32,7 +32,7 @@ from feedmesh_cli.loading import progress
 from feedmesh_cli.loopback_http import get
 from feedmesh_cli.mesh_file import Mesh, ProcessId
 from feedmesh_cli.migrating import migrate_all
-from feedmesh_cli.ports import ClusterPorts, choose_ports, free_ports
+from feedmesh_cli.ports import ClusterPorts, free_ports
 from feedmesh_cli.starting import Keys, Program, Starting, keys_of, status_answers, until_ready
 from feedmesh_cli.valkey import ValkeyServer
 from foundation.errors import DomainError, Unavailable
@@ -48,7 +48,7 @@ async def start_cluster(starting: Starting) -> Mesh:
     """Everything started and answering. Raises CliError."""
     _require_extra()
     options, data = starting.options, starting.data
-    ports = choose_ports(options.port_base, ClusterPorts)
+    ports = starting.choose_ports(ClusterPorts)
     engines = EngineAddresses.of(options, ports)
     started = await _start_engines(starting, ports)
     keys = keys_of(data)

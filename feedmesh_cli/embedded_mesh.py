@@ -8,7 +8,7 @@ import sys
 from feedmesh_cli.children import start_child
 from feedmesh_cli.embedded_config import SERVICES, EmbeddedConfig
 from feedmesh_cli.mesh_file import Mesh, ProcessId
-from feedmesh_cli.ports import MeshPorts, choose_ports
+from feedmesh_cli.ports import MeshPorts
 from feedmesh_cli.starting import GRACE_S, Program, Starting, keys_of, status_answers, until_ready
 from feedmesh_cli.valkey import ValkeyServer
 
@@ -16,7 +16,7 @@ from feedmesh_cli.valkey import ValkeyServer
 async def start_embedded(starting: Starting) -> Mesh:
     """Everything started and answering."""
     options, data = starting.options, starting.data
-    ports = choose_ports(options.port_base, MeshPorts)
+    ports = starting.choose_ports(MeshPorts)
     new = not (data / "graph.db").exists()
 
     services = await start_child(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import TypeVar
 
@@ -82,6 +84,19 @@ def choose_ports(port_base: int | None, kind: type[P]) -> P:
                 next_step=f"feedmesh up --port-base {_next_free_base(port_base, span)}",
             )
     return ports
+
+
+@contextmanager
+def holding(port: int) -> Iterator[None]:
+    """Keeps *port* of loopback from being found free, while a server that shares ports may listen on it.
+
+    Envoy is such a server: of two meshes that chose the same port at once each would get some of the other's requests.
+    Raises OSError when somebody was faster.
+    """
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind(("127.0.0.1", port))  # it never listens: connections go to who does
+        yield
 
 
 def is_free(port: int) -> bool:

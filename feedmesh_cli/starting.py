@@ -9,14 +9,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from feedmesh_cli.children import Child, start_child, tail
 from feedmesh_cli.edge import EdgeSettings, envoy_command, write_edge_config
 from feedmesh_cli.failures import CliError, ExitCode
 from feedmesh_cli.loopback_http import get
 from feedmesh_cli.mesh_status import edge_ready
-from feedmesh_cli.ports import MeshPorts
+from feedmesh_cli.ports import MeshPorts, choose_ports, holding
 from foundation.model.clock import SystemClock, SystemRandomness
 
 READY_TIMEOUT_S = 30.0
@@ -25,6 +25,7 @@ GRACE_S = 1.5
 POLL_S = 0.02
 PUBLIC_SERVICES = ("feed_svc", "post_svc", "graph_svc")
 
+P = TypeVar("P", bound=MeshPorts)
 Report = Callable[[str], None]
 
 
@@ -116,6 +117,16 @@ class Starting:
     def logs(self) -> Path:
         """Where the parts' output goes."""
         return self.options.data / "logs"
+
+    def choose_ports(self, kind: type[P]) -> P:
+        """The ports of this mesh; nobody else chooses its edge's from here on. Raises CliError."""
+        while True:
+            ports = choose_ports(self.options.port_base, kind)
+            try:
+                self.stack.enter_context(holding(ports.edge))
+            except OSError:
+                continue  # another mesh was faster by a moment: it is not found free again
+            return ports
 
     def watch(self, name: str, server: Server, again: Launch | None = None) -> None:
         """Count *server* as a part, and stop it at the end."""

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, delete, insert, select, tuple_, update
+from sqlalchemy import Connection, delete, func, insert, select, tuple_, update
 
 from foundation.sql.database import Database
 from graph_svc.adapters.edges_sql import PAIRS_PER_QUERY, following_rows
 from graph_svc.adapters.tables import FOLLOWER_BUCKETS, FOLLOWERS, FOLLOWING
 from graph_svc.model import BUCKET_CAPACITY, AppliedFollow
+
+WRITERS_LOCK = 0x666F_6C6C
+"""Advisory lock of PostgreSQL that a writer holds until its transaction ends."""
 
 Place = tuple[int, int, int]
 """(followee, bucket, follower)"""
@@ -33,6 +36,9 @@ class SqlFollowers:
 
 
 def _apply(connection: Connection, changes: Sequence[AppliedFollow]) -> list[AppliedFollow]:
+    if connection.dialect.name == "postgresql":
+        # One writer at a time, as SQLite has it: while partitions move, two processes may apply the same changes.
+        connection.execute(select(func.pg_advisory_xact_lock(WRITERS_LOCK)))
     rows = following_rows(connection, [(change.follower_id, change.followee_id) for change in changes])
     current: dict[int, AppliedFollow] = {}
     places: dict[int, Place] = {}

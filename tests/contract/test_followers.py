@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -204,3 +204,17 @@ async def test_a_consumer_that_dies_half_way_is_completed_by_the_next(keyspaces:
         assert await graph.streamed(star) == []
         assert (await graph.user(star)).follower_count == 0
         assert await graph.edges.followers(star, before=0, limit=9) == []
+
+
+async def test_two_processes_on_one_postgresql_that_apply_the_same_changes_count_once(
+    postgres: Callable[[], str],
+) -> None:
+    url = postgres()
+    async with sql_graph_stores(url) as one, sql_graph_stores(url) as other:
+        *fans, star = await one.people(30)
+        for round_of in range(5):
+            await one.follow(fans, star) if round_of % 2 == 0 else await one.unfollow(fans, star)
+            told = one.events[-len(fans) :]
+            await asyncio.gather(*(stores.followers.apply([change]) for change in told for stores in (one, other)))
+            assert (await other.user(star)).follower_count == (len(fans) if round_of % 2 == 0 else 0)
+        assert sorted(await other.streamed(star)) == sorted(fans)

@@ -8,7 +8,7 @@ from dataclasses import astuple
 import pytest
 
 from feedmesh_cli.failures import CliError, ExitCode
-from feedmesh_cli.ports import PORTS_PER_MESH, MeshPorts, choose_ports, is_free
+from feedmesh_cli.ports import PORTS_PER_MESH, MeshPorts, choose_ports, holding, is_free
 
 
 def free_base() -> int:
@@ -53,3 +53,17 @@ def test_a_base_out_of_range_is_wrong_usage(base: int) -> None:
     with pytest.raises(CliError) as failure:
         choose_ports(base, MeshPorts)
     assert failure.value.code == ExitCode.USAGE
+
+
+def test_a_port_that_is_held_is_found_free_by_nobody_and_serves_who_shares_it() -> None:
+    port = free_base()
+    with holding(port):
+        assert not is_free(port)
+        with socket.socket() as server, socket.socket() as client:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            server.bind(("127.0.0.1", port))
+            server.listen()
+            client.connect(("127.0.0.1", port))
+            accepted, _ = server.accept()
+            accepted.close()
+    assert is_free(port + 1)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from operator import itemgetter
 from typing import Any
 
@@ -13,9 +17,13 @@ from feedmesh.post.v1 import post_service_pb2 as post_pb
 
 from bench.figures import Figure, figure
 from bench.testbed import CREATE_POST, GET_FEED, NOOP, Tell, Testbed
+from feedmesh_cli.engines.addresses import KEYSPACES
+from foundation.model.clock import SystemRandomness
 
 IN_FLIGHT = 16
 STEADY = 0.6
+MOST_CREATED_PER_S = 4_000
+"""More posts than are acknowledged in a second: each needs a request_id of its own."""
 
 
 @dataclass(frozen=True)
@@ -91,15 +99,48 @@ async def bench_feed(bed: Testbed, seconds: float, tell: Tell) -> list[Figure]:
 
 
 async def bench_post(bed: Testbed, seconds: float, tell: Tell) -> list[Figure]:
-    """CreatePost by authors with 20 followers, acknowledged."""
-    tell("ceiling")
+    """CreatePost by authors with 20 followers, acknowledged, without and with request_id.
+
+    On a cluster the ceiling of the first is what the store takes of the same statements from a process of its own.
+    """
+    tell("ceiling: a no-op")
     noop = await _ceiling(bed, seconds)
     figures = _shown("ceiling", noop, None)
-    body = post_pb.CreatePostRequest(caption="a post of the bench " * 10, hashtags=["bench"]).SerializeToString()
-    requests = bed.requests([body] * len(bed.writer_tokens), bed.writer_tokens)
+    figures.append(figure("start", bed.start_s, "s"))
+    figures += [figure(f"memory_{name}", process.memory_mb(), "MB") for name, process in bed.mesh.processes.items()]
+    ceiling = noop["rate"]
+    if cassandra := bed.mesh.engines.get("cassandra"):
+        tell("ceiling: the same statements, bare")
+        bare = await _bare_store(f"{cassandra}/{KEYSPACES['post_svc']}", seconds)
+        ceiling = bare["rate"]
+        figures += [figure("bare_statements", ceiling, "posts/s"), figure("bare_cpu", bare["cpu_us"], "µs/post")]
+    draft = post_pb.CreatePostRequest(caption="a post of the bench " * 10, hashtags=["bench"])
+    plain = draft.SerializeToString()
     tell("CreatePost")
-    created = await bed.generate(CREATE_POST, requests, mode="closed", in_flight=64, seconds=seconds)
-    return figures + _shown("create_post", created, noop["rate"])
+    created = await _created(bed, [plain] * len(bed.writer_tokens), seconds)
+    tell("CreatePost with request_id")
+    chance = SystemRandomness()
+    named = [
+        plain + post_pb.CreatePostRequest(request_id=chance.token_bytes(16).hex()).SerializeToString()
+        for _ in range(int(MOST_CREATED_PER_S * (seconds + 1)))
+    ]
+    with_id = await _created(bed, named, seconds)
+    return figures + _shown("create_post", created, ceiling) + _shown("create_post_with_request_id", with_id, ceiling)
+
+
+async def _created(bed: Testbed, bodies: Sequence[bytes], seconds: float) -> dict[str, Any]:
+    tokens = list(islice(cycle(bed.writer_tokens), len(bodies)))
+    return await bed.generate(CREATE_POST, bed.requests(bodies, tokens), mode="closed", in_flight=64, seconds=seconds)
+
+
+async def _bare_store(url: str, seconds: float) -> dict[str, float]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bench.bare_store", url, str(seconds), stdout=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(seconds + 60):
+        output, _ = await process.communicate()
+    measured: dict[str, float] = json.loads(output)
+    return measured
 
 
 BENCHES = {

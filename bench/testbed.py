@@ -1,4 +1,4 @@
-"""A mesh to measure: embedded, with the reference model, a world of full feeds, and the no-op behind the same Envoy."""
+"""A mesh to measure: either profile with the reference model, a world of full feeds, and the no-op behind its Envoy."""
 
 from __future__ import annotations
 
@@ -58,6 +58,8 @@ class Testbed:
     """Each reader's cursor of the second RANKED page."""
     answer_bytes: int
     """Mean size of a first page."""
+    start_s: float
+    """How long the mesh took to be ready."""
 
     def requests(self, bodies: Sequence[bytes], tokens: Sequence[str] | None = None) -> list[dict[str, str]]:
         """A plan's requests: one per token."""
@@ -90,7 +92,7 @@ class Testbed:
 
 
 @asynccontextmanager
-async def testbed(*, users: int, follows: int, tell: Tell) -> AsyncIterator[Testbed]:
+async def testbed(*, users: int, follows: int, tell: Tell, profile: str) -> AsyncIterator[Testbed]:
     """A mesh with *users* readers who each follow *follows* others, all feeds full and read once."""
     async with AsyncExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="feedmesh-bench-")))
@@ -99,8 +101,10 @@ async def testbed(*, users: int, follows: int, tell: Tell) -> AsyncIterator[Test
         reference_model.build(model)
         (noop_port,) = free_ports(1)
         data = scratch / "mesh"
-        tell("starting the mesh")
-        mesh = _start_mesh(data, model, noop_port)
+        tell(f"starting the mesh, profile {profile}")
+        began = SystemClock().monotonic()
+        mesh = _start_mesh(data, model, noop_port, profile)
+        start_s = SystemClock().monotonic() - began
         stack.callback(_stop_mesh, data)
         tell(f"loading {users} readers who follow {follows} each, {users * POSTS_PER_USER} posts, {WRITERS} writers")
         names, pairs, posts = _world(users, follows)
@@ -116,13 +120,13 @@ async def testbed(*, users: int, follows: int, tell: Tell) -> AsyncIterator[Test
         )
         stack.push_async_callback(noop.stop, grace_s=2.0)
         await asyncio.sleep(5.0)  # Envoy's health check finds it
-        yield Testbed(mesh, tokens[:users], tokens[users:], cursors, size)
+        yield Testbed(mesh, tokens[:users], tokens[users:], cursors, size, start_s)
 
 
-def _start_mesh(data: Path, model: Path, noop_port: int) -> Mesh:
+def _start_mesh(data: Path, model: Path, noop_port: int, profile: str) -> Mesh:
     command = [sys.executable, "-m", "feedmesh_cli", "up", "--detach", "--json", "--no-world", "--data", str(data)]
-    command += ["--model", str(model), "--bench-target", f"127.0.0.1:{noop_port}"]
-    started = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    command += ["--profile", profile, "--model", str(model), "--bench-target", f"127.0.0.1:{noop_port}"]
+    started = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     mesh = load_mesh(data)
     if started.returncode or mesh is None:
         raise RuntimeError(f"the mesh did not start:\n{started.stderr}")

@@ -25,6 +25,7 @@ def bench(
     seconds: Annotated[float, typer.Option(help="How long each figure is measured.")] = SECONDS,
     readers: Annotated[int, typer.Option(help="Users whose tokens take turns.", min=10)] = READERS,
     follows: Annotated[int, typer.Option(help="How many each follows.", min=1)] = FOLLOWS,
+    profile: Annotated[str, typer.Option(help="embedded or cluster: what the mesh is made of.")] = "embedded",
     save: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the report there.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
@@ -45,6 +46,8 @@ def bench(
             print(f"{known:10} {one.about}")
         print(f"{FANOUT:10} deliveries of one worker into three Valkeys, without a mesh around them")
         return
+    if profile not in ("embedded", "cluster"):
+        raise CliError(f"there is no profile {profile!r}", next_step="--profile cluster", code=ExitCode.USAGE)
     if name not in {*BENCHES, FANOUT}:
         raise CliError(f"no benchmark {name!r}", next_step="feedmesh bench list", code=ExitCode.USAGE)
 
@@ -54,10 +57,11 @@ def bench(
     async def run() -> list[Figure]:
         if name == FANOUT:
             return await bench_fanout(seconds, tell)
-        async with testbed(users=readers, follows=follows, tell=tell) as bed:
+        async with testbed(users=readers, follows=follows, tell=tell, profile=profile) as bed:
             return await BENCHES[name].run(bed, seconds, tell)
 
-    report = Report(command=f"feedmesh bench {name} --seconds {seconds:g}", figures=asyncio.run(run()))
+    command = f"feedmesh bench {name} --seconds {seconds:g} --profile {profile}"
+    report = Report(command=command, figures=asyncio.run(run()))
     if save is not None:
         save.write_text(report.as_json() + "\n", encoding="utf-8")
     print(report.as_json() if json else _table(report), flush=True)

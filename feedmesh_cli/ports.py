@@ -140,6 +140,8 @@ def free_ports(count: int) -> list[int]:
     """Free ports that no outgoing connection takes by chance before they are used: below the range of those."""
     chance = SystemRandomness()
     found: list[int] = []
+    if count == 0:
+        return found
     for _ in range(100 * count):
         port = FIRST_CHOSEN_PORT + int.from_bytes(chance.token_bytes(2)) % CHOSEN_PORTS
         if port not in found and is_free(port):

@@ -10,7 +10,7 @@ from foundation.redis.client import Command, RedisCluster
 from foundation.timeline.redis import AUTHOR_POSTS, FEED, timeline_key
 
 LISTS_AT_ONCE = 500
-"""More are asked for in turns, so that a poll never holds up other requests for more than a few milliseconds."""
+"""More are asked for in turns, so that a poll holds up other requests for a millisecond or two at most."""
 _COLD = HeadMark(0, 0)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from feed_svc.flows.watch_heads import HeadWatch, Watcher
 from feed_svc.model import News
@@ -17,6 +17,9 @@ HEARTBEAT_S = 15.0
 RECOUNT_S = 60.0
 """Counted again at least so often: for posts that were hidden since, and for authors beyond AUTHORS_WATCHED."""
 COUNT_WITHIN_S = 2.0
+COUNTS_AT_ONCE = 16
+"""Counts of all watchers of the process that go on at a time: many who connect at once wait for each other, and leave
+the room of the services behind to those who read."""
 AUTHORS_WATCHED = 200
 """Pulled authors polled for one viewer."""
 
@@ -34,11 +37,13 @@ class WatchFeed:
     clock: Clock
     life_s: float
     heartbeat_s: float = HEARTBEAT_S
+    gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(COUNTS_AT_ONCE))
 
     async def __call__(self, viewer_id: int, *, since_id: int) -> AsyncGenerator[News, None]:
         with self.heads.watching(viewer_id) as watcher:
             ends_at = self.clock.monotonic() + self.life_s
-            told = await self.count(viewer_id, since_id)
+            async with self.gate:
+                told = await self.count(viewer_id, since_id)
             counted_at = self.clock.monotonic()
             watcher.authors = _authors(viewer_id, told)
             yield told
@@ -62,7 +67,7 @@ class WatchFeed:
     async def _counted(self, watcher: Watcher, since_id: int) -> News | None:
         """None when it could not be told this time: the next poll causes another try."""
         try:
-            async with asyncio.timeout(COUNT_WITHIN_S):
+            async with self.gate, asyncio.timeout(COUNT_WITHIN_S):
                 return await self.count(watcher.viewer_id, since_id)
         except (Unavailable, DeadlineExceeded, TimeoutError):
             watcher.mark = None

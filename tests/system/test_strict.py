@@ -75,6 +75,27 @@ async def test_a_follow_shows_recent_posts_within_a_second(pair: Pair) -> None:
     await eventually(all_there, timeout_s=1.0)
 
 
+async def test_an_own_post_is_there_at_once_on_any_device(mesh: Mesh, pair: Pair) -> None:
+    """Before any consumer has pushed it: the answer to CreatePost is all that the next read waits for."""
+    await pair.client.settled()
+    mine = []
+    for place in range(5):
+        request = post_pb.CreatePostRequest(caption=str(place))
+        created = await pair.client.posts.CreatePost(request, metadata=pair.client.as_user(pair.ana), timeout=5)
+        mine.append(created.post_id)
+        phone = Client(mesh)
+        metadata = phone.as_user(pair.ana)
+        latest = await phone.feed.GetFeed(feed_pb.GetFeedRequest(mode=feed_pb2.LATEST), metadata=metadata, timeout=5)
+        ranked = await phone.feed.GetFeed(feed_pb.GetFeedRequest(limit=50), metadata=metadata, timeout=5)
+        news = await phone.feed.RefreshFeed(
+            feed_pb.RefreshFeedRequest(since_id=pair.posts[-1], count_only=True), metadata=metadata, timeout=5
+        )
+        await phone.close()
+        assert [post.post_id for post in latest.posts] == [*mine[::-1], *pair.posts[::-1]]
+        assert created.post_id in {post.post_id for post in ranked.posts}
+        assert news.new_posts == len(mine)
+
+
 @pytest.mark.parametrize("verb", ["Block", "Mute", "Unfollow"])
 async def test_the_next_page_of_an_open_session_hides_the_author(pair: Pair, verb: str) -> None:
     await pair.client.settled()

@@ -154,6 +154,20 @@ async def test_rest_and_grpc_web_stream_beyond_the_deadline_of_a_call(mesh: Mesh
     web.close()
 
 
+async def test_many_who_watch_leave_the_room_of_those_who_read(mesh: Mesh, people: People) -> None:
+    """More streams than calls are let in at a time: a stream is nobody's load."""
+    await people.post(people.bo)
+    await people.client.settled()
+    token = people.client.token(people.ana)
+    rests = [await opened(mesh, "GET", "/v1/feed/watch", token) for _ in range(300)]
+    assert {json.loads(await line_of(rest))["new_posts"] for rest in rests} == {1}
+    assert len(await people.client.latest(people.ana)) == 1
+    await people.post(people.bo)
+    assert {json.loads(await line_of(rest))["new_posts"] for rest in rests} == {2}
+    for rest in rests:
+        rest.close()
+
+
 async def test_who_leaves_is_forgotten(mesh: Mesh, people: People) -> None:
     async def watchers() -> int:
         _, page = await get(mesh.status.removeprefix("http://"), "/metrics", timeout_s=5)

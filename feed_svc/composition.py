@@ -22,6 +22,7 @@ from feed_svc.adapters.shelf import ReadThroughShelf
 from feed_svc.adapters.tables import FEED_TABLES
 from feed_svc.edge.cursors import FeedCursors
 from feed_svc.edge.handlers import FeedHandlers
+from feed_svc.edge.priorities import PRIORITIES
 from feed_svc.edge.records import PrivacyRecords
 from feed_svc.flows.count_newer import CountNewer
 from feed_svc.flows.explain_item import ExplainItem
@@ -145,6 +146,7 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
                     handlers,
                     Access.USER,
                     standing_methods=frozenset({"WatchFeed"}),
+                    priorities=PRIORITIES,
                 ),
             ],
             auth=mesh.authenticator(clock),

@@ -15,6 +15,7 @@ from foundation.events.sql_outbox import SqlOutbox
 from foundation.list_cursors import ListCursors
 from foundation.model.clock import Clock, SystemClock, SystemRandomness
 from foundation.model.ids import Snowflakes
+from foundation.rpc.admission import Priority
 from foundation.rpc.server import Access, Server, Service, build_server
 from foundation.runtime.resources import open_log, open_redis
 from foundation.seal import Sealer
@@ -86,17 +87,24 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
         server = build_server(
             mesh.server_settings(),
             [
-                Service(graph_service_pb2.DESCRIPTOR.services_by_name["GraphService"], public, Access.USER),
+                Service(
+                    graph_service_pb2.DESCRIPTOR.services_by_name["GraphService"],
+                    public,
+                    Access.USER,
+                    priorities=dict.fromkeys(("Unfollow", "Block", "Unblock", "Mute", "Unmute"), Priority.CRITICAL),
+                ),
                 Service(
                     user_service_pb2.DESCRIPTOR.services_by_name["UserService"],
                     UserHandlers(accounts),
                     Access.USER,
                     open_methods=frozenset({"CreateUser"}),
+                    priorities={"CreateUser": Priority.CRITICAL},
                 ),
                 Service(
                     graph_internal_service_pb2.DESCRIPTOR.services_by_name["GraphInternalService"],
                     internal,
                     Access.INTERNAL,
+                    priorities=dict.fromkeys(("ImportUsers", "ImportFollows"), Priority.BULK),
                 ),
             ],
             auth=mesh.authenticator(clock),

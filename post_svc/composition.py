@@ -13,6 +13,7 @@ from foundation.list_cursors import ListCursors
 from foundation.model.clock import Clock, SystemClock, SystemRandomness
 from foundation.model.ids import Snowflakes
 from foundation.people import ReadThroughPeople
+from foundation.rpc.admission import Priority
 from foundation.rpc.channels import internal_channel
 from foundation.rpc.server import Access, Server, Service, build_server
 from foundation.runtime.resources import open_log, open_redis
@@ -75,11 +76,17 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
         server = build_server(
             mesh.server_settings(),
             [
-                Service(post_service_pb2.DESCRIPTOR.services_by_name["PostService"], public, Access.USER),
+                Service(
+                    post_service_pb2.DESCRIPTOR.services_by_name["PostService"],
+                    public,
+                    Access.USER,
+                    priorities=dict.fromkeys(("CreatePost", "UpdatePost", "DeletePost"), Priority.CRITICAL),
+                ),
                 Service(
                     post_internal_service_pb2.DESCRIPTOR.services_by_name["PostInternalService"],
                     internal,
                     Access.INTERNAL,
+                    priorities={"ImportPosts": Priority.BULK},
                 ),
             ],
             auth=mesh.authenticator(clock),

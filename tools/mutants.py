@@ -407,6 +407,28 @@ MUTANTS = (
         "        yield self._stamp(swept=False)",
         "tests/unit/graph_svc/test_versions_cql.py::test_writes_on_one_user_take_turns_and_the_later_stamp_is_greater",
     ),
+    Mutant(
+        "critical calls are shed like others",
+        "foundation/rpc/admission.py",
+        "Priority.CRITICAL: 1.0,",
+        "Priority.CRITICAL: 0.9,",
+        "tests/component/test_rpc_server.py::test_a_full_server_refuses_the_lowest_class_first",
+    ),
+    Mutant(
+        "a cancelled call keeps its place",
+        "foundation/rpc/server.py",
+        "            finally:\n                admission.leave()\n            return await _abort",
+        "            finally:\n                if not context.cancelled():\n                    admission.leave()\n"
+        "            return await _abort",
+        "tests/component/test_rpc_server.py::test_cancelled_and_failed_calls_leave_their_places",
+    ),
+    Mutant(
+        "a loop that others hold up cuts the limit",
+        "foundation/rpc/admission.py",
+        "            if used:\n                self._limit = max(",
+        "            if True:\n                self._limit = max(",
+        "tests/unit/foundation/test_admission.py::test_a_loop_that_others_hold_up_is_not_relieved_by_refusing_here",
+    ),
 )
 
 

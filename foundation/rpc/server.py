@@ -1,15 +1,15 @@
 """One gRPC server for two engines.
 
 Every RPC runs through one wrapper: admission, authentication, deadline, parsing, rules of the contract, handler,
-errors, metrics. Handlers are found by name through the service's descriptor; requests arrive as bytes and answers may
-be bytes.
+errors, metrics. Health checks run beside it. Handlers are found by name through the service's descriptor; requests
+arrive as bytes and answers may be bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal
 
@@ -24,14 +24,17 @@ from protovalidate import Validator
 from foundation.errors import DeadlineExceeded, DomainError, Exhausted, Internal, InvalidArgument
 from foundation.model.clock import Clock
 from foundation.model.ids import Ids
+from foundation.rpc.admission import Admission, Priority, probing_lag
 from foundation.rpc.auth import Authenticator
-from foundation.rpc.deadlines import NO_DEADLINE_S, Deadline, enter
+from foundation.rpc.deadlines import LEAST_S, NO_DEADLINE_S, Deadline, enter
 from foundation.rpc.errors import FieldViolations, status_of
 from foundation.telemetry.logging import logger
 from foundation.telemetry.metrics import MethodMetrics
 
 Context = aio.ServicerContext[Any, Any]
 Answer = bytes | Message
+Worth = Priority | Callable[[Any], Priority]
+"""A priority, or a function of the request, whose rules nobody has checked yet: it looks at a field or two."""
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """Largest request or answer between services; the edge allows callers far less."""
@@ -48,7 +51,8 @@ class ServerSettings:
     port: int = 0
     """0 picks a free one."""
     max_concurrent: int = 256
-    """RPCs in flight; one more is RESOURCE_EXHAUSTED at once."""
+    """RPCs in flight at most; when the process is busy, fewer (foundation/rpc/admission.py). One more is
+    RESOURCE_EXHAUSTED at once."""
     default_deadline_s: float = 2.0
     """For callers that name none."""
 
@@ -72,6 +76,8 @@ class Service:
     standing_methods: frozenset[str] = frozenset()
     """Streams that stay open: they bound their own number and life, so they count as nobody's load here and have no
     deadline but the caller's."""
+    priorities: Mapping[str, Worth] = field(default_factory=dict)
+    """What RPCs are worth when the server is full. Others are USER."""
 
 
 class Call:
@@ -101,9 +107,18 @@ class Call:
 class Server:
     """A server that was built and can be started once."""
 
-    def __init__(self, settings: ServerSettings, table: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]]) -> None:
+    def __init__(
+        self,
+        settings: ServerSettings,
+        table: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]],
+        admission: Admission,
+        clock: Clock,
+    ) -> None:
         self._settings = settings
         self._table = table
+        self._admission = admission
+        self._clock = clock
+        self._running = AsyncExitStack()
         self._server: aio.Server | None = None
         self._serving = False
         self.port = settings.port
@@ -138,6 +153,7 @@ class Server:
             raise OSError(f"cannot listen on {self.address}: is the port taken?") from exc
         self._server = server
         await server.start()
+        await self._running.enter_async_context(probing_lag(self._clock, self._admission.observe))
         self._serving = True
         return self.port
 
@@ -146,6 +162,7 @@ class Server:
         self._serving = False
         if self._server is not None:
             await self._server.stop(grace_s)
+        await self._running.aclose()
 
     def _health_handler(self) -> grpc.RpcMethodHandler[Any, Any]:
         async def check(_: bytes, __: Context) -> bytes:
@@ -160,20 +177,24 @@ def build_server(
     settings: ServerSettings, services: Sequence[Service], *, auth: Authenticator, clock: Clock, ids: Ids | None = None
 ) -> Server:
     """A server of *services*. *ids* name internal errors in the log and in the answer."""
-    gate = _Gate(settings, auth, clock, ids)
-    return Server(settings, {service.descriptor.full_name: gate.handlers(service) for service in services})
+    admission = Admission(settings.max_concurrent)
+    gate = _Gate(settings, admission, auth, clock, ids)
+    table = {service.descriptor.full_name: gate.handlers(service) for service in services}
+    return Server(settings, table, admission, clock)
 
 
 class _Gate:
     """Makes the wrapper of each RPC."""
 
-    def __init__(self, settings: ServerSettings, auth: Authenticator, clock: Clock, ids: Ids | None) -> None:
+    def __init__(
+        self, settings: ServerSettings, admission: Admission, auth: Authenticator, clock: Clock, ids: Ids | None
+    ) -> None:
         self._settings = settings
+        self._admission = admission
         self._auth = auth
         self._clock = clock
         self._ids = ids
         self._validator = Validator()
-        self._in_flight = 0
 
     def handlers(self, service: Service) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
         """Handlers of every RPC of *service*, by name."""
@@ -181,12 +202,14 @@ class _Gate:
         for method in service.descriptor.methods:
             target = getattr(service.handlers, method.name)
             identify = self._identify(service, method)
+            priority = _priority(method, service.priorities.get(method.name, Priority.USER))
             if method.server_streaming:
+                standing = method.name in service.standing_methods
                 made[method.name] = grpc.unary_stream_rpc_method_handler(
-                    self._stream(method, target, identify, standing=method.name in service.standing_methods)
+                    self._stream(method, target, identify, priority, standing=standing)
                 )
             else:
-                made[method.name] = grpc.unary_unary_rpc_method_handler(self._unary(method, target, identify))
+                made[method.name] = grpc.unary_unary_rpc_method_handler(self._unary(method, target, identify, priority))
         return made
 
     def _identify(self, service: Service, method: MethodDescriptor) -> Callable[[Context], int]:
@@ -227,16 +250,21 @@ class _Gate:
         method: MethodDescriptor,
         target: Callable[[Any, Call], Awaitable[Answer]],
         identify: Callable[[Context], int],
+        priority: Callable[[bytes], Priority],
     ) -> Callable[[bytes, Context], Awaitable[bytes]]:
         metrics = MethodMetrics(method.full_name)
         parse = self._parser(method)
         clock = self._clock
+        admission = self._admission
 
         async def handle(raw: bytes, context: Context) -> bytes:
+            worth = priority(raw)
+            if not admission.enter(worth):
+                metrics.shed(worth.name)
+                await context.abort(*_OVERLOADED)
             began = clock.monotonic()
-            self._in_flight += 1
             try:
-                call = self._admit(context, identify)
+                call = self._call(context, identify)
                 answer = await target(parse(raw), call)
                 if call.headers:
                     await context.send_initial_metadata(call.headers)
@@ -249,7 +277,7 @@ class _Gate:
                 error = self._translated(failure, method)
                 metrics.failed(clock.monotonic() - began, error.status)
             finally:
-                self._in_flight -= 1
+                admission.leave()
             return await _abort(context, error)
 
         return handle
@@ -259,19 +287,26 @@ class _Gate:
         method: MethodDescriptor,
         target: Callable[[Any, Call], AsyncGenerator[Answer, None]],
         identify: Callable[[Context], int],
+        priority: Callable[[bytes], Priority],
         *,
         standing: bool,
     ) -> Callable[[bytes, Context], AsyncIterator[bytes]]:
         metrics = MethodMetrics(method.full_name)
         parse = self._parser(method)
         clock = self._clock
-        load = 0 if standing else 1
+        admission = self._admission
+        # One that stays open takes no place, but is not begun in a full server.
+        enter = admission.admits if standing else admission.enter
 
         async def handle(raw: bytes, context: Context) -> AsyncIterator[bytes]:
+            worth = priority(raw)
+            if not enter(worth):
+                metrics.shed(worth.name)
+                await context.abort(*_OVERLOADED)
+                return
             began = clock.monotonic()
-            self._in_flight += load
             try:
-                call = self._admit(context, identify, standing=standing)
+                call = self._call(context, identify, standing=standing)
                 # Closed in any case: a caller who leaves must not leave the handler behind.
                 async with aclosing(target(parse(raw), call)) as answers:
                     async for answer in answers:
@@ -284,16 +319,17 @@ class _Gate:
                 error = self._translated(failure, method)
                 metrics.failed(clock.monotonic() - began, error.status)
             finally:
-                self._in_flight -= load
+                if not standing:
+                    admission.leave()
             await _abort(context, error)
 
         return handle
 
-    def _admit(self, context: Context, identify: Callable[[Context], int], *, standing: bool = False) -> Call:
-        if self._in_flight > self._settings.max_concurrent:
-            raise Exhausted("OVERLOADED", "the service is busy")
-        user_id = identify(context)
+    def _call(self, context: Context, identify: Callable[[Context], int], *, standing: bool = False) -> Call:
         left = context.time_remaining()
+        if left is not None and left < LEAST_S:
+            raise DeadlineExceeded("DEADLINE_EXCEEDED", "the caller's time is up")
+        user_id = identify(context)
         if standing:
             # Each hop of its work has its own bound; the engine ends the stream at the caller's deadline.
             return Call(user_id, Deadline(self._clock, NO_DEADLINE_S if left is None else left), context)
@@ -313,10 +349,28 @@ class _Gate:
         return Internal("INTERNAL", f"internal error {error_id}", error_id=error_id)
 
 
+_OVERLOADED = status_of(Exhausted("OVERLOADED", "the service is busy"))
+"""Made once: a refusal must cost next to nothing."""
+
+
 async def _abort(context: Context, error: DomainError) -> bytes:
     code, message, trailing = status_of(error)
     await context.abort(code, message, trailing)
     return b""
+
+
+def _priority(method: MethodDescriptor, worth: Worth) -> Callable[[bytes], Priority]:
+    if isinstance(worth, Priority):
+        return lambda _: worth
+    message_class: type[Message] = GetMessageClass(method.input_type)
+
+    def priority(raw: bytes) -> Priority:
+        try:
+            return worth(message_class.FromString(raw))
+        except DecodeError:
+            return Priority.USER  # it is refused for what it is once it is in
+
+    return priority
 
 
 def _path(field: Any) -> str:
@@ -332,9 +386,9 @@ def _has_rules(message: Descriptor, seen: set[str]) -> bool:
     if message.full_name in seen:
         return False
     seen.add(message.full_name)
-    for field in message.fields:
-        if any(option.full_name == "buf.validate.field" for option, _ in field.GetOptions().ListFields()):
+    for one in message.fields:
+        if any(option.full_name == "buf.validate.field" for option, _ in one.GetOptions().ListFields()):
             return True
-        if field.message_type is not None and _has_rules(field.message_type, seen):
+        if one.message_type is not None and _has_rules(one.message_type, seen):
             return True
     return False

@@ -21,6 +21,11 @@ RPC_TOTAL = Counter(
     "Answers by status code; operators act on INTERNAL and UNAVAILABLE.",
     ["method", "code"],
 )
+RPC_SHED_TOTAL = Counter(
+    "feedmesh_rpc_shed_total",
+    "RPCs refused because the server was full, by priority; operators add processes, and look at once at CRITICAL.",
+    ["priority"],
+)
 DEGRADED_TOTAL = Counter(
     "feedmesh_degraded_total",
     "Feed answers that were less than perfect, by reason; operators act on a rise.",
@@ -104,3 +109,8 @@ class MethodMetrics:
         """An error."""
         self._seconds.observe(seconds)
         RPC_TOTAL.labels(self._method, code).inc()
+
+    def shed(self, priority: str) -> None:
+        """A refusal of a full server; it has no duration worth counting."""
+        RPC_TOTAL.labels(self._method, "RESOURCE_EXHAUSTED").inc()
+        RPC_SHED_TOTAL.labels(priority).inc()

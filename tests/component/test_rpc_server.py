@@ -19,13 +19,17 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from foundation.errors import Exhausted, NotFound, Unauthenticated
 from foundation.model.clock import SystemClock
+from foundation.rpc.admission import Priority
 from foundation.rpc.auth import INTERNAL_HEADER, Authenticator
 from foundation.rpc.channels import internal_channel
 from foundation.rpc.server import Access, Call, Server, ServerSettings, Service, build_server
 from foundation.rpc.tokens import DevIssuer, TokenVerifier
+from tests.kit.eventually import eventually
 
 KEY = "an internal key of a test"
 CLOCK = SystemClock()
+PLACES = 20
+"""Of a server: 20 for CRITICAL calls, 18 for USER, 15 for PREFETCH, 10 for BULK."""
 
 
 def _never_called(name: str) -> Any:
@@ -42,9 +46,17 @@ class Feed:
         self.cancelled = asyncio.Event()
         self.release = asyncio.Event()
         self.calls = 0
+        self.inside = 0
 
     async def GetFeed(self, request: feed_pb.GetFeedRequest, call: Call) -> bytes:
         self.calls += 1
+        self.inside += 1
+        try:
+            return await self._answer(request, call)
+        finally:
+            self.inside -= 1
+
+    async def _answer(self, request: feed_pb.GetFeedRequest, call: Call) -> bytes:
         match request.cursor:
             case "domain":
                 raise NotFound("USER_NOT_FOUND", "no such user", user_id=7)
@@ -54,7 +66,7 @@ class Feed:
                 return feed_pb.GetFeedResponse(next_cursor=call.header("x-asked")).SerializeToString()
             case "quota":
                 raise Exhausted("RATE_LIMITED")
-            case "wait":
+            case "wait" | "bulk: wait":
                 try:
                     await self.release.wait()
                 except asyncio.CancelledError:
@@ -104,6 +116,12 @@ class Graph:
         return _never_called(name)
 
 
+def worth_of(request: feed_pb.GetFeedRequest) -> Priority:
+    """The priority that the cursor begins with."""
+    name = request.cursor.partition(":")[0].upper()
+    return Priority[name] if name in Priority.__members__ else Priority.USER
+
+
 class World:
     """A running server and a channel to it."""
 
@@ -128,10 +146,12 @@ async def world(request: pytest.FixtureRequest, tmp_path: Any) -> AsyncIterator[
     verifier = TokenVerifier(issuer.jwks(), issuer="feedmesh-dev", audience="feedmesh", clock=CLOCK)
     feed = Feed()
     services = [
-        Service(feed_pb.DESCRIPTOR.services_by_name["FeedService"], feed, Access.USER),
+        Service(
+            feed_pb.DESCRIPTOR.services_by_name["FeedService"], feed, Access.USER, priorities={"GetFeed": worth_of}
+        ),
         Service(graph_pb.DESCRIPTOR.services_by_name["GraphInternalService"], Graph(), Access.INTERNAL),
     ]
-    settings = ServerSettings(engine=request.param, max_concurrent=2)
+    settings = ServerSettings(engine=request.param, max_concurrent=PLACES)
     server = build_server(settings, services, auth=Authenticator(verifier, KEY), clock=CLOCK)
     await server.start()
     async with aio.insecure_channel(server.address) as channel:
@@ -220,17 +240,73 @@ async def test_a_deadline_cancels_the_handler(world: World) -> None:
         await world.feed.cancelled.wait()
 
 
-async def test_more_than_it_takes_at_once_is_refused_at_once(world: World) -> None:
-    waiting = [asyncio.ensure_future(world.get("wait")) for _ in range(2)]
-    while world.feed.calls < 2:
-        await asyncio.sleep(0.01)
+async def waiting_in(world: World, calls: int, cursor: str = "wait") -> list[asyncio.Future[Any]]:
+    """So many more calls in their handlers."""
+    inside = world.feed.inside + calls
+    waiting = [asyncio.ensure_future(world.get(cursor)) for _ in range(calls)]
+
+    async def arrived() -> bool:
+        return world.feed.inside == inside
+
+    await eventually(arrived)
+    return waiting
+
+
+async def refusal(world: World, cursor: str) -> aio.AioRpcError:
     with pytest.raises(aio.AioRpcError) as refused:
-        await world.get()
-    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert info(refused.value).reason == "OVERLOADED"
+        await world.get(cursor)
+    return refused.value
+
+
+async def test_a_full_server_refuses_the_lowest_class_first(world: World) -> None:
+    waiting: list[asyncio.Future[Any]] = []
+    for taken, refused, served in (
+        (10, ["bulk"], ["prefetch", "user", "critical"]),
+        (15, ["bulk", "prefetch"], ["user", "critical"]),
+        (18, ["bulk", "prefetch", "user"], ["critical"]),
+    ):
+        waiting += await waiting_in(world, taken - len(waiting))
+        for cursor in refused:
+            assert info(await refusal(world, cursor)).reason == "OVERLOADED"
+        for cursor in served:
+            assert (await world.get(cursor)).next_cursor == "42 True"
     world.feed.release.set()
     await asyncio.gather(*waiting)
-    assert (await world.get()).next_cursor == "42 True"
+    assert (await world.get("bulk")).next_cursor == "42 True"
+
+
+async def test_a_refusal_says_when_to_come_back_and_is_made_before_anything_is_read(world: World) -> None:
+    await waiting_in(world, 18)
+    with pytest.raises(aio.AioRpcError) as refused:
+        await world.stub.GetFeed(feed_pb.GetFeedRequest(limit=-1), timeout=5)  # no token, and a broken rule
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert info(refused.value).reason == "OVERLOADED"
+    retry = RetryInfo()
+    assert details(refused.value).details[1].Unpack(retry)
+    assert retry.retry_delay.seconds == 1
+
+
+async def test_health_is_told_by_a_full_server(world: World) -> None:
+    await waiting_in(world, 18)
+    answer = await health_pb2_grpc.HealthStub(world.channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_cancelled_and_failed_calls_leave_their_places(world: World) -> None:
+    for cursor in ("domain", "bug", "quota"):
+        with pytest.raises(aio.AioRpcError):
+            await world.get(cursor)
+
+    async def left() -> bool:
+        return world.feed.inside == 0
+
+    for call in await waiting_in(world, 9, "bulk: wait"):
+        call.cancel()
+    await eventually(left)
+    # Ten fit only if none of those kept a place.
+    waiting = await waiting_in(world, 10, "bulk: wait")
+    world.feed.release.set()
+    await asyncio.gather(*waiting)
 
 
 async def test_services_show_the_key_and_streams_stream(world: World) -> None:
@@ -257,7 +333,7 @@ async def standing(request: pytest.FixtureRequest, tmp_path: Any) -> AsyncIterat
     handlers = Standing()
     graph = graph_pb.DESCRIPTOR.services_by_name["GraphInternalService"]
     service = Service(graph, handlers, Access.INTERNAL, standing_methods=frozenset({"StreamFollowers"}))
-    settings = ServerSettings(engine=request.param, max_concurrent=0, default_deadline_s=0.1)
+    settings = ServerSettings(engine=request.param, max_concurrent=1, default_deadline_s=0.1)
     server = build_server(settings, [service], auth=Authenticator(verifier, KEY), clock=CLOCK)
     await server.start()
     yield server, handlers
@@ -270,6 +346,8 @@ async def test_a_standing_stream_is_no_load_and_has_no_deadline_of_ours(standing
     async with aio.insecure_channel(server.address) as channel:
         stub = GraphInternalServiceStub(channel)
         request = graph_pb.StreamFollowersRequest(user_ids=[1])
+        other = stub.StreamFollowers(request, metadata=((INTERNAL_HEADER, KEY),))
+        assert (await other.read()).user_id == 1
         stream = stub.StreamFollowers(request, metadata=((INTERNAL_HEADER, KEY),))
         assert (await stream.read()).user_id == 1
         assert handlers.deadline_s > 60

@@ -1,7 +1,8 @@
 """The load generator, a process of its own: `python -m bench.loadgen < plan.json > result.json`.
 
 Closed loop finds the capacity: so many requests in flight, each answered one replaced. Open loop measures latency at a
-fixed rate: requests leave when the schedule says, however slow the answers, and latency counts from that moment.
+fixed rate: requests leave when the schedule says, however slow the answers, and latency counts from that moment. The
+rate may change on the way (`then`), and what became of the requests may be told for each second (`by_second`).
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class Outcome:
     failed: int = 0
     rejected: int = 0
     answer_bytes: int = 0
+    ends: list[tuple[float, float]] = field(default_factory=list)
+    """When each request should have left, since measuring began, and its latency; -1 where there was no answer."""
 
 
 def user_sequence(users: int, count: int, exponent: float, seed: int) -> list[int]:
@@ -99,6 +102,7 @@ class Generator:
                 outcome.rejected += 1
             else:
                 outcome.failed += 1
+            outcome.ends.append((intended - self._began, now - intended if status == 0 else -1.0))
         if self._more:
             self._next(now)
 
@@ -130,13 +134,17 @@ class Generator:
         warmup = self._plan.get("warmup_s", 1.0)
         begin = self._loop.time() + 0.01
         due = begin
-        end = begin + warmup + self._plan["seconds"]
+        turn = begin + warmup + self._plan["seconds"]
+        then_rate, then_s = self._plan.get("then", (self._plan["rate"], 0.0))
+        end = turn + then_s
         while due < end:
+            if due >= turn:
+                gap = 1.0 / then_rate
             now = self._loop.time()
             if not self._measuring and due >= begin + warmup:
                 self._start_measuring()
                 self._began = due
-            while due <= now and due < end:
+            while due <= now and due < (turn if due < turn else end):
                 self._next(due)
                 due += gap
             await asyncio.sleep(max(0.0005, due - self._loop.time()))
@@ -167,7 +175,20 @@ class Generator:
             "answer_bytes": outcome.answer_bytes / max(1, answered),
             "generator_us": (self._cpu_ended - self._cpu_began) * 1e6 / max(1, answered),
             "sent": self._sent,
+            "by_second": self._by_second() if self._plan.get("by_second") else [],
         }
+
+    def _by_second(self) -> list[dict[str, float]]:
+        """Of each second's requests: how many were sent, how many answered, the p99 of those."""
+        seconds: list[list[float]] = [[] for _ in range(int(self._ended - self._began) + 1)]
+        for began, latency in self._outcome.ends:
+            seconds[min(int(began), len(seconds) - 1)].append(latency)
+        told = []
+        for latencies in seconds:
+            answered = [latency for latency in latencies if latency >= 0]
+            p99_ms = float(np.percentile(answered, 99)) * 1000 if answered else 0.0
+            told.append({"sent": len(latencies), "answered": len(answered), "p99_ms": p99_ms})
+        return told
 
 
 def main() -> None:

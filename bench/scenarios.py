@@ -16,6 +16,7 @@ from feedmesh.feed.v1 import feed_service_pb2 as feed_pb
 from feedmesh.post.v1 import post_service_pb2 as post_pb
 
 from bench.figures import Figure, figure
+from bench.overload import bench_overload
 from bench.testbed import CREATE_POST, GET_FEED, NOOP, Tell, Testbed
 from feedmesh_cli.engines.addresses import KEYSPACES
 from foundation.model.clock import SystemRandomness
@@ -146,5 +147,6 @@ async def _bare_store(url: str, seconds: float) -> dict[str, float]:
 BENCHES = {
     "ceiling": Bench("a no-op of the size of a first page, through Envoy", bench_ceiling),
     "feed": Bench("GetFeed: first page, later page, LATEST, latency at 60 % load", bench_feed),
+    "overload": Bench("GetFeed offered 1.5 and 3 times what the mesh can serve, and the time after", bench_overload),
     "post": Bench("CreatePost acknowledged, authors with 20 followers", bench_post),
 }

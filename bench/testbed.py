@@ -75,7 +75,7 @@ class Testbed:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "bench.loadgen", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
         )
-        limit = plan["seconds"] + plan.get("warmup_s", 1.0) + 60
+        limit = plan["seconds"] + plan.get("warmup_s", 1.0) + plan.get("then", (0, 0.0))[1] + 60
         async with asyncio.timeout(limit):
             output, _ = await process.communicate(json.dumps(whole).encode())
         after = self._cpu()

@@ -21,7 +21,9 @@ FOLLOWS = 200
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help="ceiling, feed, post or fanout; `list` tells what each measures.")],
+    name: Annotated[
+        str, typer.Argument(help="ceiling, feed, overload, post or fanout; `list` tells what each measures.")
+    ],
     seconds: Annotated[float, typer.Option(help="How long each figure is measured.")] = SECONDS,
     readers: Annotated[int, typer.Option(help="Users whose tokens take turns.", min=10)] = READERS,
     follows: Annotated[int, typer.Option(help="How many each follows.", min=1)] = FOLLOWS,

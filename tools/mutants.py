@@ -429,6 +429,21 @@ MUTANTS = (
         "            if True:\n                self._limit = max(",
         "tests/unit/foundation/test_admission.py::test_a_loop_that_others_hold_up_is_not_relieved_by_refusing_here",
     ),
+    Mutant(
+        "calls that were not sent count as none",
+        "foundation/rpc/throttle.py",
+        "        self._calls[place] += 1\n        if share and",
+        "        self._calls[place] += not share\n        if share and",
+        "tests/unit/foundation/test_throttle.py::test_what_is_refused_here_counts_so_that_a_quarter_taken_is_half_sent",
+    ),
+    Mutant(
+        "calls in flight are held to fail",
+        "foundation/rpc/throttle.py",
+        "        taken = sum(self._taken) + self._in_flight\n",
+        "        taken = sum(self._taken)\n",
+        "tests/unit/foundation/test_throttle.py::"
+        "test_many_at_once_after_a_quiet_time_are_all_sent_and_a_cancelled_one_is_forgotten",
+    ),
 )
 
 

@@ -1,4 +1,4 @@
-"""Calls from one service to another: the mesh's key, a deadline on every call, domain errors back."""
+"""Calls from one service to another: the mesh's key, a deadline on every call, domain errors back, a throttle."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 from grpc import aio
 
+from foundation.model.clock import SystemClock, SystemRandomness
 from foundation.rpc.auth import INTERNAL_HEADER
 from foundation.rpc.deadlines import timeout
 from foundation.rpc.errors import error_of
 from foundation.rpc.server import MAX_MESSAGE_BYTES
+from foundation.rpc.throttle import Throttle
 
 Response = TypeVar("Response", bound=Message)
 
@@ -20,32 +22,37 @@ Response = TypeVar("Response", bound=Message)
 class InternalChannel:
     """A connection to one service of the mesh. Made by internal_channel."""
 
-    def __init__(self, channel: aio.Channel, key: str) -> None:
+    def __init__(self, channel: aio.Channel, key: str, throttle: Throttle) -> None:
         self.grpc = channel
         """For generated stubs."""
         self._metadata = ((INTERNAL_HEADER, key),)
+        self._throttle = throttle
 
     async def call(
         self, method: aio.UnaryUnaryMultiCallable[Any, Response], request: Message, cap_s: float
     ) -> Response:
         """The answer of a unary RPC within *cap_s* and the current deadline. Raises DomainError."""
-        try:
-            return await method(request, timeout=timeout(cap_s), metadata=self._metadata)
-        except aio.AioRpcError as failure:
-            raise error_of(failure) from failure
+        left_s = timeout(cap_s)
+        with self._throttle:
+            try:
+                return await method(request, timeout=left_s, metadata=self._metadata)
+            except aio.AioRpcError as failure:
+                raise error_of(failure) from failure
 
     async def stream(
         self, method: aio.UnaryStreamMultiCallable[Any, Response], request: Message, cap_s: float
     ) -> AsyncIterator[Response]:
         """The answers of a server stream within *cap_s* in all. Raises DomainError."""
-        answers = method(request, timeout=timeout(cap_s), metadata=self._metadata)
-        try:
-            async for answer in answers:
-                yield answer
-        except aio.AioRpcError as failure:
-            raise error_of(failure) from failure
-        finally:
-            answers.cancel()
+        left_s = timeout(cap_s)
+        with self._throttle:
+            answers = method(request, timeout=left_s, metadata=self._metadata)
+            try:
+                async for answer in answers:
+                    yield answer
+            except aio.AioRpcError as failure:
+                raise error_of(failure) from failure
+            finally:
+                answers.cancel()
 
 
 @asynccontextmanager
@@ -59,4 +66,4 @@ async def internal_channel(target: str, key: str) -> AsyncIterator[InternalChann
         ("grpc.max_reconnect_backoff_ms", 1_000),
     ]
     async with aio.insecure_channel(target, options=options) as channel:
-        yield InternalChannel(channel, key)
+        yield InternalChannel(channel, key, Throttle(target, SystemClock(), SystemRandomness()))

@@ -19,10 +19,12 @@ import hpack
 from grpc import aio
 
 from foundation.errors import DomainError, Internal, Unavailable
+from foundation.model.clock import SystemClock, SystemRandomness
 from foundation.rpc import http2
 from foundation.rpc.auth import INTERNAL_HEADER
 from foundation.rpc.deadlines import timeout
 from foundation.rpc.errors import error_of
+from foundation.rpc.throttle import Throttle
 
 MAX_REQUEST_BYTES = 16_000
 """What fits the smallest frame a peer must take, and its initial window."""
@@ -269,8 +271,9 @@ class _Connection(asyncio.Protocol):
 class UnaryChannel:
     """Calls to one service of the mesh. Made by unary_channel."""
 
-    def __init__(self, target: str, key: str) -> None:
+    def __init__(self, target: str, key: str, throttle: Throttle) -> None:
         self._target = target
+        self._throttle = throttle
         self._host, _, port = target.rpartition(":")
         self._port = int(port)
         self._key = http2.literal(INTERNAL_HEADER.encode(), key.encode())
@@ -286,8 +289,12 @@ class UnaryChannel:
         """
         if len(request) > MAX_REQUEST_BYTES:
             raise ValueError(f"a request of {len(request)} bytes: use an InternalChannel")
-        loop = asyncio.get_running_loop()
         left_s = timeout(cap_s)
+        with self._throttle:
+            return await self._call(path, request, left_s)
+
+    async def _call(self, path: str, request: bytes, left_s: float) -> bytes:
+        loop = asyncio.get_running_loop()
         ends_at = loop.time() + left_s
         try:
             async with asyncio.timeout(left_s):
@@ -348,7 +355,7 @@ class UnaryChannel:
 @asynccontextmanager
 async def unary_channel(target: str, key: str) -> AsyncIterator[UnaryChannel]:
     """A channel to *target* ("host:port"); it connects at the first call and reconnects by itself."""
-    channel = UnaryChannel(target, key)
+    channel = UnaryChannel(target, key, Throttle(target, SystemClock(), SystemRandomness()))
     try:
         yield channel
     finally:

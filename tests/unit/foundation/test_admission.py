@@ -66,7 +66,7 @@ def test_whatever_happens_the_limit_holds_and_lower_classes_are_refused_first(
 
 def test_a_standing_lag_cuts_the_limit_to_what_the_loop_serves_in_time() -> None:
     admission = Admission(256)
-    seconds_each = 0.0005
+    seconds_each = 0.0001
     for _ in range(100):
         empty(admission)
         step(admission, fill(admission) * seconds_each)

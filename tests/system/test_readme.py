@@ -45,20 +45,38 @@ def test_the_two_commands_exist() -> None:
     assert {"up", "test"} <= targets
 
 
+def run(line: str, environment: dict[str, str]) -> None:
+    words = shlex.split(line)
+    assert words[0] == ".venv/bin/feedmesh"
+    done = subprocess.run(
+        [sys.executable, "-m", "feedmesh_cli", *words[1:]],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    assert done.stdout.strip()
+
+
 def test_what_it_offers_to_try_works(mesh: dict[str, str]) -> None:
     commands = block("Try it")
     assert len(commands) >= 5
     for line in commands:
-        words = shlex.split(line)
-        assert words[0] == ".venv/bin/feedmesh"
-        done = subprocess.run(
-            [sys.executable, "-m", "feedmesh_cli", *words[1:]],
-            env=mesh,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
-        assert done.stdout.strip()
+        run(line, mesh)
+
+
+@pytest.mark.timeout(400)
+def test_what_it_says_of_real_engines_works(tmp_path: Path) -> None:
+    environment = {**os.environ, "FEEDMESH_STATE_DIR": str(tmp_path / "state")}
+    setup, *commands = block("Real engines")
+    assert setup == "make setup EXTRA=cluster"
+    assert commands[-1] == ".venv/bin/feedmesh down"
+    try:
+        for line in commands:
+            run(line.replace("/tmp/feedmesh-cluster", str(tmp_path / "mesh")), environment)
+    finally:
+        down = [sys.executable, "-m", "feedmesh_cli", "down", "--data", str(tmp_path / "mesh")]
+        subprocess.run(down, env=environment, capture_output=True, timeout=60, check=False)

@@ -473,7 +473,9 @@ def _try(copy: Path, mutant: Mutant) -> tuple[bool, str]:
     target.write_text(text.replace(mutant.old, mutant.new))
     inherited = dict(os.environ)  # noqa: TID251 - the tests need the same environment as here
     environment = {**inherited, "PYTHONPATH": f"{copy}:{copy / 'gen'}", "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", mutant.test]
+    # A folder of its own: pytest cleans up folders of older runs, of which others may be under way.
+    scratch = f"--basetemp={copy / 'scratch'}"
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", scratch, mutant.test]
     done = subprocess.run(
         command, cwd=copy, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
     )

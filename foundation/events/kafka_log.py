@@ -58,6 +58,10 @@ COMMIT_TRIES = 5
 COMMIT_AGAIN_S = 0.2
 """A commit that meets a rebalance is tried again after the member has heard of it."""
 ASK_AGAIN_S = 0.1
+SILENT_S = 10.0
+"""A member that was handed nothing for so long looks whether there is nothing; twice in a row, for a record may be on
+its way. One that is behind both times is replaced: a consumer that its group had given up while its whole process was
+stopped, after a broker had died, was seen to fetch nothing for ever (librdkafka 2.16, group.protocol=consumer)."""
 
 Place = tuple[str, int]
 """A topic, as Kafka calls it, and a partition."""
@@ -342,6 +346,9 @@ class _Member:
         self._done: dict[Place, int] = {}
         """What is committed of the places we own, as far as we know."""
         self._held_still = False
+        self._heard_at = clock.monotonic()
+        """When records came, or silence was found to be right."""
+        self._behind_before = False
         self._ahead: deque[Record] = deque()
         """Read and not handed out: a poll that was cancelled leaves them to the next one."""
         self._ahead_lock = threading.Lock()
@@ -422,6 +429,23 @@ class _Member:
         if not messages and (first := consumer.poll(wait_s)) is not None:
             messages = [first, *(consumer.consume(max_records - 1, 0) if max_records > 1 else ())]
         self._keep(messages)
+        if self._clock.monotonic() > self._heard_at + SILENT_S:
+            self._on_silence(consumer)
+
+    def _on_silence(self, consumer: Consumer) -> None:
+        """Nothing came for a while: is there nothing?"""
+        self._heard_at = self._clock.monotonic()
+        owned = sorted(self._owned)
+        if unknown := [place for place in owned if place not in self._next and place not in self._done]:
+            self._look_up(unknown)
+        ends = _partitions(dict.fromkeys(owned, OFFSET_END))
+        newest = _offsets(consumer.offsets_for_times(ends, timeout=ANSWER_WITHIN_S)) if ends else {}
+        behind = [place for place in owned if newest[place] > self._next.get(place, self._done.get(place, 0))]
+        if behind and self._behind_before:
+            logger.error("kafka_consumer_stuck", group=self._settings["group.id"], places=len(behind))
+            self._on_close()
+            self._forget(owned)
+        self._behind_before = bool(behind) and not self._behind_before
 
     def _on_keep_alive(self) -> None:
         consumer = self._consumer
@@ -593,6 +617,8 @@ class _Member:
         with self._ahead_lock:
             self._ahead.extend(records)
         if records:
+            self._heard_at = self._clock.monotonic()
+            self._behind_before = False
             self._told.clear()
         if failure is not None:
             if failure.fatal():

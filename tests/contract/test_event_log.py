@@ -585,6 +585,41 @@ async def test_sql_log_forgets_what_its_topics_have_kept_long_enough(monkeypatch
         assert numbers(await poll(log)) == [13, 14, 15, 16, 17]
 
 
+async def test_kafka_member_that_fetches_nothing_is_replaced(
+    open_kafka: OpenKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_adapter, "SILENT_S", 0.5)
+    async with open_kafka() as log:
+        await log.append([event(1)])
+        await log.commit(GROUP, await poll(log))
+        (member,) = log._members_of(GROUP)
+        stuck = member._consumer
+        assert stuck is not None
+        # As it was seen: it owns its places, answers, and fetches nothing.
+        await member._call(lambda: stuck.pause([TopicPartition(*place) for place in member._owned]))
+        await log.append([event(2), event(3)])
+
+        async def goes_on() -> list[int]:
+            return numbers(await log.poll(GROUP, [POSTS_CREATED], max_records=10, wait_s=0.2))
+
+        assert await eventually(goes_on, timeout_s=20) == [2, 3]
+        assert member._consumer is not stuck
+
+
+async def test_kafka_member_that_has_nothing_to_read_is_left_alone(
+    open_kafka: OpenKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_adapter, "SILENT_S", 0.2)
+    async with open_kafka() as log:
+        await log.append([event(1)])
+        assert numbers(await poll(log)) == [1]  # and not committed
+        (member,) = log._members_of(GROUP)
+        before = member._consumer
+        for _ in range(10):
+            assert await log.poll(GROUP, [POSTS_CREATED], max_records=10, wait_s=0.2) == []
+        assert member._consumer is before
+
+
 async def test_kafka_full_queue_refuses_and_never_blocks() -> None:
     async with kafka_log("127.0.0.1:1", SystemClock(), delivery_timeout_s=1.0, max_queued=100) as log:
         loop = asyncio.get_running_loop()

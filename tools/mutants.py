@@ -126,7 +126,7 @@ MUTANTS = (
         "graph_svc/flows/change_blocks.py",
         "        await self.read_models.tell_viewers([blocker_id, blocked_id])\n\n    async def unblock",
         "        await self.read_models.tell_viewers([])\n\n    async def unblock",
-        "tests/system/test_strict.py::test_the_next_page_of_an_open_session_hides_the_author",
+        "tests/system/test_strict.py::test_a_block_is_in_both_records_when_it_is_acknowledged",
     ),
     Mutant(
         "a seen post is dropped",

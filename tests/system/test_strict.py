@@ -16,7 +16,7 @@ from feedmesh_cli.mesh_file import Mesh
 from foundation.cards import card_key
 from foundation.runtime.mesh import MeshSettings
 from foundation.runtime.resources import open_redis
-from foundation.viewers import viewer_key
+from foundation.viewers import decode_viewer, viewer_key
 from tests.kit.eventually import eventually
 from tests.kit.mesh import Client, running_mesh
 
@@ -150,6 +150,18 @@ async def test_a_tombstone_that_a_failover_lost_still_hides(mesh: Mesh, pair: Pa
         await redis.execute([("SET", card_key(victim), card)])
         await eventually(hidden, timeout_s=2)
         assert (await redis.execute([("GET", card_key(victim))])) == [card], "it was hidden without the tombstone"
+
+
+async def test_a_block_is_in_both_records_when_it_is_acknowledged(mesh: Mesh, pair: Pair) -> None:
+    await pair.client.settled()
+    await pair.page()
+    await pair.edge("Block")
+    async with open_redis(MeshSettings(redis=mesh.redis)) as redis:
+        for user, other in ((pair.ana, pair.bo), (pair.bo, pair.ana)):
+            (record,) = await redis.execute([("GET", viewer_key(user))])
+            viewer = decode_viewer(record)
+            assert viewer is not None
+            assert viewer.blocks == {other}
 
 
 async def test_a_block_that_a_failover_lost_still_hides(mesh: Mesh, pair: Pair) -> None:

@@ -51,6 +51,9 @@ ALLOWED_HEADERS = (
     "x-feed-timing",
 )  # fmt: skip
 
+REQUESTS_PER_PROCESS = 2_048
+"""Requests in flight to one process, above what it takes itself: RPCs of its own limit, and streams that stay open."""
+
 _TYPE = "type.googleapis.com/"
 _FILTERS = "envoy.extensions.filters.http."
 
@@ -328,7 +331,7 @@ def _route(match: dict[str, Any], cluster: str, settings: EdgeSettings, *, retri
     if retries:
         # Only what certainly never reached a handler: creates without a request_id pass here too.
         action["retry_policy"] = {
-            "retry_on": "connect-failure,refused-stream",
+            "retry_on": "connect-failure,refused-stream,reset-before-request",
             "num_retries": 1,
             "retry_back_off": {"base_interval": "0.010s", "max_interval": "0.100s"},
             "retry_host_predicate": [
@@ -386,13 +389,13 @@ def _cluster(name: str, targets: Sequence[str]) -> dict[str, Any]:
                 },
             }
         },
-        # The default of 1,024 requests is a silent limit of its own; services shed load themselves.
+        # The default of 1,024 requests is a silent limit of its own; services shed load themselves, by priority.
         "circuit_breakers": {
             "thresholds": [
                 {
-                    "max_connections": 64,
-                    "max_pending_requests": 1024,
-                    "max_requests": 4096,
+                    "max_connections": 64 * len(targets),
+                    "max_pending_requests": REQUESTS_PER_PROCESS * len(targets),
+                    "max_requests": REQUESTS_PER_PROCESS * len(targets),
                     "retry_budget": {"budget_percent": {"value": 20}, "min_retry_concurrency": 3},
                     "track_remaining": True,
                 }
@@ -409,7 +412,11 @@ def _cluster(name: str, targets: Sequence[str]) -> dict[str, Any]:
                 "grpc_health_check": {},
             }
         ],
+        # A refusal for overload (429) is no failure. UNAVAILABLE, DEADLINE_EXCEEDED and INTERNAL (503, 504, 500) are;
+        # so are failed connections, counted apart: answers in between do not excuse them.
         "outlier_detection": {
+            "split_external_local_origin_errors": True,
+            "consecutive_local_origin_failure": 5,
             "consecutive_5xx": 5,
             "consecutive_gateway_failure": 5,
             "interval": "5s",

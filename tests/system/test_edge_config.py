@@ -15,12 +15,14 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
+from feed_svc.settings import Settings as FeedSettings
 from feedmesh_cli.children import start_child, tail
 from feedmesh_cli.edge import EdgeSettings, bootstrap, envoy_binary, envoy_command, write_edge_config
 from feedmesh_cli.mesh_status import edge_ready
 from feedmesh_cli.ports import MeshPorts, choose_ports
 from foundation.model.clock import SystemClock
 from foundation.rpc.errors import error_of
+from foundation.rpc.server import ServerSettings
 from foundation.rpc.tokens import DevIssuer
 from tests.kit.eventually import eventually
 from tests.kit.http import send
@@ -56,6 +58,22 @@ def test_only_public_services_are_routed(tmp_path: Path) -> None:
     text = json.dumps(bootstrap(edge_settings(tmp_path)))
     assert "feedmesh.graph.v1.GraphService" in text
     assert not re.findall(r"\w+InternalService|RankService|bench\.Noop", text)
+
+
+def test_the_edge_lets_through_what_the_services_take(tmp_path: Path) -> None:
+    targets = tuple(f"127.0.0.1:{port}" for port in range(1, 10))
+    for cluster in bootstrap(edge_settings(tmp_path, services={"feed_svc": targets}))["static_resources"]["clusters"]:
+        (breaker,) = cluster["circuit_breakers"]["thresholds"]
+        taken = len(targets) * (ServerSettings().max_concurrent + FeedSettings().max_watchers)
+        assert min(breaker["max_requests"], breaker["max_pending_requests"]) > taken
+
+
+def test_only_what_certainly_reached_no_handler_is_retried_and_within_a_budget(tmp_path: Path) -> None:
+    static = bootstrap(edge_settings(tmp_path))["static_resources"]
+    asked = set(re.findall(r'"retry_on": "([^"]*)"', json.dumps(static)))
+    assert asked == {"connect-failure,refused-stream,reset-before-request"}
+    for cluster in static["clusters"]:
+        assert cluster["circuit_breakers"]["thresholds"][0]["retry_budget"]["budget_percent"]["value"] <= 20
 
 
 @dataclass

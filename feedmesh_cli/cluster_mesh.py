@@ -24,6 +24,7 @@ from feedmesh_cli.consumer_groups import CONSUMER_GROUPS
 from feedmesh_cli.embedded_config import SERVICES
 from feedmesh_cli.engines.addresses import KEYSPACES, EngineAddresses
 from feedmesh_cli.engines.cassandra import CassandraServer
+from feedmesh_cli.engines.findings import Verdict, look_at_engines, without_login
 from feedmesh_cli.engines.jars import class_paths
 from feedmesh_cli.engines.java import find_java
 from feedmesh_cli.engines.kafka import KafkaServer
@@ -48,12 +49,13 @@ async def start_cluster(starting: Starting) -> Mesh:
     """Everything started and answering. Raises CliError."""
     _require_extra()
     options, data = starting.options, starting.data
+    await _require_engines(starting)
     ports = starting.choose_ports(ClusterPorts)
     engines = EngineAddresses.of(options, ports)
     started = await _start_engines(starting, ports)
     keys = keys_of(data)
     try:
-        applied = await migrate_all(engines)
+        migrated = await migrate_all(engines)
     except DomainError as failure:
         raise CliError(
             "the engines cannot be used as they are",
@@ -62,6 +64,8 @@ async def start_cluster(starting: Starting) -> Mesh:
             next_step="feedmesh doctor",
             code=ExitCode.UNHEALTHY,
         ) from failure
+    for text in migrated.left:
+        starting.report(f"Kafka: {text}")
     addresses = {name: f"127.0.0.1:{getattr(ports, name)}" for name in SERVICES}
     more = dict(zip(_more_workers(options.fanout_workers), free_ports(options.fanout_workers - 1), strict=True))
     pages = {name: f"127.0.0.1:{getattr(ports, f'{name}_status')}" for name in SERVICES}
@@ -84,13 +88,27 @@ async def start_cluster(starting: Starting) -> Mesh:
         redis=engines.redis,
         services=addresses,
         internal_key=keys.internal_key,
-        new="graph_svc" in applied,
+        new="graph_svc" in migrated.applied,
         engines={"cassandra": engines.cassandra, "kafka": engines.kafka},
         processes={
             "supervisor": ProcessId.of(os.getpid()),
             **{name: ProcessId.of(child.pid) for name, child in parts.items()},
         },
     )
+
+
+async def _require_engines(starting: Starting) -> None:
+    """Somebody else's engines can be used, as far as a look tells: nothing is started in vain. Raises CliError."""
+    named = {name: getattr(starting.options, name) for name in ("cassandra", "kafka", "redis")}
+    for finding in await look_at_engines(**named):
+        if finding.verdict is Verdict.FAULT:
+            raise CliError(
+                f"{finding.what} cannot be used",
+                where=without_login(named[finding.what.lower()]),
+                cause=finding.found,
+                next_step=finding.fix,
+                code=ExitCode.UNHEALTHY,
+            )
 
 
 async def _start_engines(starting: Starting, ports: ClusterPorts) -> dict[str, Child]:

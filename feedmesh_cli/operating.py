@@ -39,7 +39,8 @@ def doctor(
     json: Json = False,
 ) -> None:
     """Tell what this machine and the engines named lack, each with its fix. Exit code 1 when there is something."""
-    from feedmesh_cli.doctor import MEMORY_MB, Verdict, examine
+    from feedmesh_cli.doctor import MEMORY_MB, examine
+    from feedmesh_cli.engines.findings import Verdict
 
     if profile not in MEMORY_MB:
         raise CliError(f"there is no profile {profile!r}", next_step="--profile cluster", code=ExitCode.USAGE)
@@ -57,9 +58,10 @@ def migrate_up(data: Data = None, cassandra: Cassandra = "", kafka: Kafka = "", 
     """Apply what is pending."""
     from feedmesh_cli.migrating import migrate_all
 
-    applied = _on_engines(data, cassandra, kafka, migrate_all)
-    text = "\n".join(f"{where}: {', '.join(names)}" for where, names in applied.items()) or "nothing was pending"
-    _emit({"applied": dict(applied)}, text, json=json)
+    done = _on_engines(data, cassandra, kafka, migrate_all)
+    lines = [f"{where}: {', '.join(names)}" for where, names in done.applied.items()] or ["nothing was pending"]
+    lines += [f"left to you: {text}" for text in done.left]
+    _emit({"applied": dict(done.applied), "left": list(done.left)}, "\n".join(lines), json=json)
 
 
 @migrate.command("status")

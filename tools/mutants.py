@@ -36,6 +36,13 @@ class Mutant:
 
 MUTANTS = (
     Mutant(
+        "a jar of any content is taken",
+        "feedmesh_cli/engines/jars.py",
+        "    if found != jar.sha256:\n",
+        "    if not found:\n",
+        "tests/unit/feedmesh_cli/test_jars.py::test_another_jar_than_the_pinned_one_is_refused_and_leaves_no_file",
+    ),
+    Mutant(
         "a lost tombstone shows the post again",
         "feed_svc/adapters/fence_memory.py",
         "        for post_id in self._fence.deleted(post_ids):\n",

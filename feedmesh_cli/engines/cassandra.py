@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -40,10 +41,11 @@ _LOGGING = """<configuration>
 
 
 class CassandraServer:
-    """Start it once."""
+    """Start it once. *settings* go into its cassandra.yaml beside and over ours."""
 
-    def __init__(self, java: str, class_path: str) -> None:
+    def __init__(self, java: str, class_path: str, settings: Mapping[str, object] | None = None) -> None:
         self._java = java
+        self._more = dict(settings or {})
         self._class_path = class_path
         self._child: Child | None = None
         self._port = 0
@@ -61,7 +63,7 @@ class CassandraServer:
         configuration = directory / "conf"
         configuration.mkdir(parents=True, exist_ok=True)
         (configuration / "cassandra.yaml").write_text(
-            yaml.safe_dump(_settings(directory, port, storage_port)), encoding="utf-8"
+            yaml.safe_dump({**_settings(directory, port, storage_port), **self._more}), encoding="utf-8"
         )
         (configuration / "logback.xml").write_text(_LOGGING, encoding="utf-8")
         opened = [

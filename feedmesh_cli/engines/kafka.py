@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from feedmesh_cli.children import Child, start_child
@@ -35,10 +35,11 @@ _API_VERSIONS = 18
 
 
 class KafkaServer:
-    """Start it once."""
+    """Start it once. *settings* go into its server.properties beside and over ours."""
 
-    def __init__(self, java: str, class_path: str) -> None:
+    def __init__(self, java: str, class_path: str, settings: Mapping[str, str] | None = None) -> None:
         self._java = java
+        self._more = dict(settings or {})
         self._class_path = class_path
         self._child: Child | None = None
         self._port = 0
@@ -56,7 +57,8 @@ class KafkaServer:
         data = directory / "data"
         data.mkdir(parents=True, exist_ok=True)
         properties = directory / "server.properties"
-        properties.write_text(_properties(data, port, controller_port), encoding="utf-8")
+        more = "".join(f"{name}={value}\n" for name, value in self._more.items())  # the last of a name counts
+        properties.write_text(_properties(data, port, controller_port) + more, encoding="utf-8")
         (directory / "log4j2.properties").write_text(_LOGGING, encoding="utf-8")
         if not (data / "meta.properties").exists():
             await self._format(directory, properties)

@@ -122,9 +122,9 @@ async def plan_topics(
     """What differs from *topics*, in their order; nothing is changed.
 
     *replication* is how many brokers keep each record of a topic that is missing; topics that are there keep theirs.
-    Raises Unavailable when no broker answers within 10 s.
+    Raises Unavailable when no broker answers within 10 s: LOG_LOGIN_REFUSED when one refuses the user or password.
     """
-    return await _plan(_admin(servers, security), replication, topics)
+    return await _plan(_Admin(servers, security), replication, topics)
 
 
 async def apply_topics(
@@ -134,7 +134,7 @@ async def apply_topics(
 
     May run in several processes at once. Raises Unavailable when no broker answers within 10 s or the cluster refuses.
     """
-    admin = _admin(servers, security)
+    admin = _Admin(servers, security)
     differences = await _plan(admin, replication, topics)
     create = [one.topic for one in differences if one.remedy is Remedy.CREATE]
     alter = [one.topic for one in differences if one.remedy is Remedy.ALTER]
@@ -189,11 +189,8 @@ def _has_leaders(topic: Any) -> bool:
     return bool(topic.partitions) and all(partition.leader >= 0 for partition in topic.partitions.values())
 
 
-async def _plan(admin: AdminClient, replication: int, topics: Sequence[TopicSpec]) -> list[Difference]:
-    try:
-        there = (await asyncio.to_thread(admin.list_topics, timeout=ANSWER_WITHIN_S)).topics
-    except KafkaException as failure:
-        raise log_unavailable(failure) from failure
+async def _plan(admin: _Admin, replication: int, topics: Sequence[TopicSpec]) -> list[Difference]:
+    there = await _topics_there(admin)
     present = [topic for topic in topics if topic.name in there]
     configs = await _configs(admin, [topic.name for topic in present]) if present else {}
     differences: list[Difference] = []
@@ -233,8 +230,26 @@ async def _configs(admin: AdminClient, names: Sequence[str]) -> dict[str, dict[s
     }
 
 
-def _admin(servers: str, security: Mapping[str, str]) -> AdminClient:
-    return AdminClient(client_settings(servers, security))
+class _Admin(AdminClient):
+    """Notes that a broker refused the login: librdkafka tries again until time is up, and then tells only that."""
+
+    def __init__(self, servers: str, security: Mapping[str, str]) -> None:
+        self.refused = False
+        settings: dict[str, Any] = {**client_settings(servers, security), "error_cb": self._note}
+        super().__init__(settings)
+
+    def _note(self, error: KafkaError) -> None:
+        self.refused = self.refused or error.code() == KafkaError._AUTHENTICATION  # noqa: SLF001 - its public name
+
+
+async def _topics_there(admin: _Admin) -> Mapping[str, Any]:
+    try:
+        return (await asyncio.to_thread(admin.list_topics, timeout=ANSWER_WITHIN_S)).topics
+    except KafkaException as failure:
+        admin.poll(0)  # hands over what was noted
+        if admin.refused:
+            raise Unavailable("LOG_LOGIN_REFUSED", "the event log refuses this user or password") from failure
+        raise log_unavailable(failure) from failure
 
 
 async def _answer(future: Future[Any], *, but: int | None = None) -> Any:

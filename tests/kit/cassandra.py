@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
@@ -26,9 +26,10 @@ _numbers = count(1)
 class OwnCassandra:
     """One server; it may be killed and started again on its data."""
 
-    def __init__(self, starter: Valkeys, directory: Path) -> None:
+    def __init__(self, starter: Valkeys, directory: Path, settings: Mapping[str, object] | None = None) -> None:
         self._starter = starter
         self._directory = directory
+        self._settings = settings
         self.port, self._storage_port = free_ports(2)
         self._server: CassandraServer
         self.start()
@@ -52,7 +53,7 @@ class OwnCassandra:
 
     async def _start(self) -> None:
         paths = await class_paths(["cassandra"], lambda _, __: None)
-        self._server = CassandraServer(find_java().command, paths["cassandra"])
+        self._server = CassandraServer(find_java().command, paths["cassandra"], self._settings)
         await self._server.launch(self._directory, self.port, self._storage_port)
         await self._server.ready()
 

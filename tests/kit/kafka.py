@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,9 +46,10 @@ class Kafkas:
 class KafkaBroker:
     """One broker and its data. It may be killed and started again, on the same port."""
 
-    def __init__(self, kafkas: Kafkas, directory: Path) -> None:
+    def __init__(self, kafkas: Kafkas, directory: Path, settings: Mapping[str, str] | None = None) -> None:
         self._kafkas = kafkas
         self._directory = directory
+        self._settings = settings
         self._server: KafkaServer | None = None
         self._ports = [0, 0]
 
@@ -71,7 +72,7 @@ class KafkaBroker:
         for chance in range(TRIES):
             if not self._ports[0]:
                 self._ports = free_ports(2)
-            self._server = KafkaServer(java, classes)
+            self._server = KafkaServer(java, classes, self._settings)
             try:
                 await self._server.launch(self._directory, self._ports[0], self._ports[1])
                 await self._server.ready()

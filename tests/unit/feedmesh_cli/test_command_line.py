@@ -7,7 +7,21 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ["up", "down", "status", "wait", "token", "call", "seed", "seed graph", "seed world"]
+COMMANDS = [
+    "up",
+    "down",
+    "restart",
+    "migrate up",
+    "migrate plan",
+    "migrate status",
+    "status",
+    "wait",
+    "token",
+    "call",
+    "seed",
+    "seed graph",
+    "seed world",
+]
 
 
 @pytest.fixture(autouse=True)

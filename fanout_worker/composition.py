@@ -5,27 +5,31 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from fanout_worker.adapters.audit import AuditedGraph, AuditedPosts, MeasuredAudit
 from fanout_worker.adapters.chunks_log import LogChunks
 from fanout_worker.adapters.decisions_redis import RedisDecisions
 from fanout_worker.adapters.followers_grpc import GrpcFollowers
 from fanout_worker.adapters.freshness_metrics import MeasuredFreshness
 from fanout_worker.adapters.pressure_redis import SharedPressure
+from fanout_worker.edge.audit_rounds import AuditRounds
 from fanout_worker.edge.group_lag import GroupLag
 from fanout_worker.edge.measured import Measured, chunk_deliveries, large_deliveries, small_deliveries
 from fanout_worker.edge.records import (
+    AuditedRecords,
     BackfillRecords,
     ChunkRecords,
     FanOutRecords,
     LargeFanOutRecords,
     UndeliverableRecords,
 )
+from fanout_worker.flows.audit_deliveries import AuditDeliveries
 from fanout_worker.flows.backfill_follows import BackfillFollows
 from fanout_worker.flows.deliver import Deliver
 from fanout_worker.flows.deliver_chunks import DeliverChunks
 from fanout_worker.flows.fan_out_posts import FanOutPosts
 from fanout_worker.flows.unlink_feeds import UnlinkFeeds
 from fanout_worker.model import Level
-from fanout_worker.settings import Settings
+from fanout_worker.settings import AUDIT_LATER_S, Settings
 from fanout_worker.stages.budget import Budget
 from foundation.events.consumer import Consumer
 from foundation.events.port import FEED_FANOUT, GRAPH_BY_FOLLOWER, POSTS_CREATED
@@ -42,6 +46,7 @@ FANOUT_POSTS = "fanout.posts"
 FANOUT_LARGE = "fanout.large"
 FANOUT_CHUNKS = "fanout.chunks"
 FANOUT_BACKFILL = "fanout.backfill"
+FANOUT_AUDIT = "fanout.audit"
 RECENT_TIMEOUT_S = 2.0
 
 
@@ -137,4 +142,27 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
             # A replica that took over may lack the newest pushes (rule 5): doing them again changes nothing else.
             stack.callback(redis.on_primary_change(consumer.repeat_recent))
             await stack.enter_async_context(consumer.running())
+        if settings.audit_every_nth:
+            audit = AuditDeliveries(
+                graph=AuditedGraph(redis, graph),
+                posts=AuditedPosts(posts),
+                recent=recent,
+                feeds=feeds,
+                gaps=gaps,
+                report=MeasuredAudit(),
+                clock=clock,
+                every_nth=settings.audit_every_nth,
+                per_s=settings.audit_per_s,
+                windows_s=(settings.audit_first_s, *AUDIT_LATER_S),
+            )
+            noting = Consumer(
+                log,
+                group=FANOUT_AUDIT,
+                topics=[POSTS_CREATED],
+                handle=AuditedRecords(audit),
+                clock=clock,
+                max_records=settings.max_records,
+            )
+            await stack.enter_async_context(noting.running())
+            await stack.enter_async_context(AuditRounds(audit).running())
         yield server

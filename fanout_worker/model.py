@@ -101,3 +101,23 @@ class NewFollow:
 
     follower_id: int
     followee_id: int
+
+
+class Finding(IntEnum):
+    """Of a reader whose feed is to have a post."""
+
+    THERE = 0
+    """In the timeline, or found by the reader without it; or not the reader's to see."""
+    MISSING = 1
+
+
+@dataclass(slots=True, frozen=True, order=True)
+class Sample:
+    """A post to look for."""
+
+    post_id: int
+    author_id: int
+    readers: tuple[int, ...]
+    """Some followers of the author."""
+    window: int
+    """Which look comes next, from 0."""

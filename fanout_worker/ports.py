@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
-from fanout_worker.model import Chunk, Decision, Level
+from fanout_worker.model import Chunk, Decision, Level, Sample
 from foundation.timeline.port import Owners, Timeline
+from foundation.viewers import ViewerRecord
 
 
 class Followers(Protocol):
@@ -61,4 +62,36 @@ class Levels(Protocol):
 
     def now(self) -> Level:
         """The level, at most some seconds old."""
+        ...
+
+
+class Graph(Protocol):
+    """What the audit asks about people."""
+
+    async def some_followers(self, author_id: int) -> Owners:
+        """Up to 1,000 followers of the author. Raises Unavailable, DeadlineExceeded, Exhausted."""
+        ...
+
+    async def viewer(self, user_id: int) -> ViewerRecord:
+        """From the rows, not from a copy. Raises NotFound, Unavailable, DeadlineExceeded, Exhausted."""
+        ...
+
+
+class Posts(Protocol):
+    """What the audit asks about posts."""
+
+    async def exists(self, post_id: int) -> bool:
+        """Whether readers may still see it. Raises Unavailable, DeadlineExceeded, Exhausted."""
+        ...
+
+
+class AuditReport(Protocol):
+    """Where the audit tells what it found."""
+
+    def looked(self, sample: Sample, readers: int, missing: Sequence[int], window_s: float) -> None:
+        """So many readers' feeds were looked at; *missing* lack the post."""
+        ...
+
+    def unknown(self) -> None:
+        """A post could not be looked for, as somebody did not answer."""
         ...

@@ -10,6 +10,9 @@ from foundation.model.tiers import PULL_FROM
 from foundation.runtime.mesh import MeshSettings
 from foundation.runtime.settings import SettingsInvalid
 
+AUDIT_LATER_S = (60.0, 600.0)
+"""When the audit looks again."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -39,6 +42,12 @@ class Settings:
     """How often a worker tells how far behind it is, and looks what the group does about it."""
     highest_level_by_lag: int = 3
     """The level that lag alone may lead to, 0-3; an operator may go higher."""
+    audit_every_nth: int = 100
+    """Of the posts, every how many one is looked for in feeds after it was acknowledged; 0: none."""
+    audit_per_s: float = 2.0
+    """Posts that a worker takes for that a second, at most."""
+    audit_first_s: float = 5.0
+    """When a post is looked for first; 1 minute and 10 minutes follow."""
 
     def __post_init__(self) -> None:
         faults = self.policy().faults()
@@ -47,6 +56,12 @@ class Settings:
             for name in ("rate_limit_per_s", "max_records", "max_chunks")
             if getattr(self, name) < 1
         ]
+        if self.audit_every_nth < 0:
+            faults.append(f"audit_every_nth={self.audit_every_nth}: must be 0 or more")
+        if self.audit_per_s <= 0:
+            faults.append(f"audit_per_s={self.audit_per_s}: must be above 0")
+        if not 0 < self.audit_first_s < AUDIT_LATER_S[0]:
+            faults.append(f"audit_first_s={self.audit_first_s}: must be above 0 and below {AUDIT_LATER_S[0]:g}")
         if self.highest_level_by_lag not in list(Level):
             faults.append(f"highest_level_by_lag={self.highest_level_by_lag}: must be 0 to 3")
         if faults:

@@ -311,6 +311,13 @@ MUTANTS = (
         "tests/unit/fanout_worker/test_policy.py::test_only_authors_whom_every_follower_pulls_are_not_pushed",
     ),
     Mutant(
+        "auditor blind",
+        "fanout_worker/flows/audit_deliveries.py",
+        "        return Finding.THERE if there else Finding.MISSING\n",
+        "        return Finding.THERE\n",
+        "tests/component/test_fanout_worker.py::test_a_lost_delivery_is_seen_by_the_audit_and_nothing_else_is",
+    ),
+    Mutant(
         "delete without a tombstone",
         "post_svc/flows/change_post.py",
         "        await self.cards.tell([changed.post], timeout_s=TELL_WITHIN_S)\n",

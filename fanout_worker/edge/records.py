@@ -14,6 +14,7 @@ from feedmesh.events.v1.fanout_events_pb2 import FanoutChunk
 from feedmesh.events.v1.graph_events_pb2 import FOLLOW_STATE_FOLLOWING
 from feedmesh.events.v1.post_events_pb2 import PostCreated
 
+from fanout_worker.flows.audit_deliveries import AuditDeliveries
 from fanout_worker.flows.backfill_follows import BackfillFollows
 from fanout_worker.flows.deliver_chunks import DeliverChunks
 from fanout_worker.flows.fan_out_posts import FanOutPosts
@@ -87,6 +88,16 @@ class UndeliverableRecords:
             chunk = _chunk(record, envelope.fanout_chunk)
             if chunk is not None:
                 await self._unlink_feeds.of(chunk.followers.tolist())
+
+
+class AuditedRecords:
+    """Handles posts.created: offers posts to the audit. What it took a sample of is lost with the process."""
+
+    def __init__(self, audit: AuditDeliveries) -> None:
+        self._audit = audit
+
+    async def __call__(self, batch: Batch) -> None:
+        await self._audit.note([post for _, post in _posts(batch)])
 
 
 class BackfillRecords:

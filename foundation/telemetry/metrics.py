@@ -91,6 +91,18 @@ FANOUT_LAG_SECONDS = Gauge(
 FANOUT_LAG_DELIVERIES = Gauge("fanout_lag_deliveries", "Deliveries that the whole group has not done; autoscalers act.")
 FANOUT_LEVEL = Gauge("fanout_level", "0-3, what the fan-out does about being behind; operators act on 1 and above.")
 
+AUDIT_CHECKED = Counter(
+    "feed_audit_checked_total",
+    "Feeds in which the audit looked for a post, by time since it was made.",
+    ["window"],
+)
+AUDIT_VIOLATIONS = Counter(
+    "feed_audit_violations_total",
+    "Feeds that lacked a post so long after it was made; operators act on any, at once in the last window.",
+    ["window"],
+)
+AUDIT_UNKNOWN = Counter("feed_audit_unknown_total", "Looks that failed, as somebody did not answer.")
+
 
 class MethodMetrics:
     """The metrics of one RPC, labels resolved."""

@@ -13,6 +13,8 @@ import pytest
 from feedmesh.events.v1.fanout_events_pb2 import FanoutChunk
 from feedmesh.events.v1.post_events_pb2 import PostCreated
 from feedmesh.graph.v1 import graph_internal_service_pb2 as graph_pb
+from feedmesh.post.v1 import post_internal_service_pb2 as post_pb
+from prometheus_client import REGISTRY
 from sqlalchemy import delete
 
 from fanout_worker.adapters.pressure_redis import Override, read_history, read_standing, set_override
@@ -21,6 +23,7 @@ from fanout_worker.flows.deliver_chunks import DeliverChunks
 from fanout_worker.model import Level
 from fanout_worker.settings import Settings
 from feedmesh_cli.consumer_groups import CONSUMER_GROUPS
+from foundation.cards import encode_card
 from foundation.errors import Unavailable
 from foundation.events import consumer
 from foundation.events.envelope import decode, encode
@@ -38,6 +41,8 @@ from foundation.sql.database import open_database
 from foundation.timeline.gaps import RedisGaps
 from foundation.timeline.port import ABSENT_AFTER_S, TTL_S
 from foundation.timeline.redis import AUTHOR_POSTS, FEED, RedisTimelines, route_key, timeline_key
+from foundation.viewers import encode_viewer
+from foundation.visibility import PostState, UserState
 from tests.kit.eventually import eventually
 
 KEY = "an internal key of a test"
@@ -66,6 +71,32 @@ class Graph:
                 page = np.array(followers[start : start + 1_000], dtype="<i8").tobytes()
                 yield graph_pb.StreamFollowersResponse(user_id=user_id, follower_ids=page)
 
+    async def GetViewerGraph(self, request: graph_pb.GetViewerGraphRequest, _: Call) -> graph_pb.GetViewerGraphResponse:
+        follows = {user: [who for who, those in self.followers.items() if user in those] for user in request.user_ids}
+        return graph_pb.GetViewerGraphResponse(
+            viewers=[
+                encode_viewer(version=1, state=UserState.ACTIVE, follows=those, blocks=[], mutes=[])
+                for those in follows.values()
+            ]
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        if name[0].isupper():
+            return None
+        raise AttributeError(name)
+
+
+@dataclass
+class Posts:
+    """Posts as post_svc would tell: all that were not deleted are ANA's."""
+
+    deleted: set[int] = field(default_factory=set)
+
+    async def BatchGetPosts(self, request: post_pb.BatchGetPostsRequest, _: Call) -> post_pb.BatchGetPostsResponse:
+        ids = [post_id for post_id in request.post_ids if post_id not in self.deleted]
+        card = encode_card(author_id=ANA, state=PostState.ACTIVE, version=1, encoded=b"")
+        return post_pb.BatchGetPostsResponse(post_ids=ids, cards=[card] * len(ids))
+
     def __getattr__(self, name: str) -> Any:
         if name[0].isupper():
             return None
@@ -80,6 +111,7 @@ class World:
     log: EventLog
     redis: RedisCluster
     graph: Graph
+    posts: Posts
 
     def __post_init__(self) -> None:
         self.feeds = RedisTimelines(self.redis, FEED)
@@ -137,11 +169,14 @@ async def world(tmp_path: Path, redis: RedisCluster, valkey: int) -> AsyncIterat
     )
     graph = Graph()
     service = Service(graph_pb.DESCRIPTOR.services_by_name["GraphInternalService"], graph, Access.INTERNAL)
-    server = build_server(ServerSettings(), [service], auth=mesh.authenticator(CLOCK), clock=CLOCK)
+    posts = Posts()
+    post_service = Service(post_pb.DESCRIPTOR.services_by_name["PostInternalService"], posts, Access.INTERNAL)
+    server = build_server(ServerSettings(), [service, post_service], auth=mesh.authenticator(CLOCK), clock=CLOCK)
     await server.start()
     try:
         async with open_log(mesh) as log:
-            yield World(Settings(mesh=replace(mesh, graph_svc=server.address)), log, redis, graph)
+            settings = Settings(mesh=replace(mesh, graph_svc=server.address), audit_every_nth=0)
+            yield World(settings, log, redis, graph, posts)
     finally:
         await server.stop(1.0)
 
@@ -431,6 +466,38 @@ async def test_an_override_ends_by_itself_and_who_set_it_is_kept(world: World) -
         await eventually(over)
     (kept,) = await read_history(world.redis, 1)
     assert (kept["who"], kept["why"], kept["level"]) == ("ana@home", "a test", 1)
+
+
+async def test_a_lost_delivery_is_seen_by_the_audit_and_nothing_else_is(world: World) -> None:
+    mesh = replace(world.settings.mesh, post_svc=world.settings.mesh.graph_svc)
+    settings = replace(world.settings, mesh=mesh, audit_every_nth=1, audit_per_s=10_000.0, audit_first_s=2.0)
+    world.graph.followers.update({ANA: [1, 2, 3], BO: [4]})
+    await world.warm(1, 2, 4)
+    before = audited()
+    now = id_at(CLOCK.now_ms())
+    lost, gone = now + 1, now + 3
+    async with compose(settings):
+        await world.posted(
+            *(PostCreated(post_id=now + place, author_id=who) for place, who in enumerate((ANA, ANA, BO), start=1))
+        )
+        await world.settled()
+        # One delivery is lost, one is of a post that its author deleted meanwhile, and 3 is cold.
+        await world.redis.execute([("LREM", timeline_key(FEED, 2), 1, lost), ("LREM", timeline_key(FEED, 4), 1, gone)])
+        world.posts.deleted.add(gone)
+
+        async def looked() -> bool:
+            return audited()[0] >= before[0] + 6
+
+        await eventually(looked, timeout_s=20)
+    assert audited() == (before[0] + 6, before[1] + 1)
+
+
+def audited() -> tuple[float, float]:
+    """Feeds looked at in the first window, and violations."""
+    return (
+        REGISTRY.get_sample_value("feed_audit_checked_total", {"window": "2s"}) or 0.0,
+        REGISTRY.get_sample_value("feed_audit_violations_total", {"window": "2s"}) or 0.0,
+    )
 
 
 def override(level: Level) -> Override:

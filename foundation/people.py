@@ -14,6 +14,8 @@ from foundation.rpc.channels import InternalChannel
 from foundation.viewers import ViewerRecord, decode_viewer, viewer_key
 
 TIMEOUT_S = 0.5
+AUTHORS_PER_CALL = 100
+"""A store that is asked author by author answers for so many well within TIMEOUT_S."""
 
 
 class ReadThroughPeople:
@@ -55,11 +57,12 @@ class ReadThroughPeople:
             records = [None] * len(user_ids)
         found = decode_authors(user_ids, records)
         missing = [user_id for user_id in user_ids if user_id not in found]
-        if missing:
+        for start in range(0, len(missing), AUTHORS_PER_CALL):
+            some = missing[start : start + AUTHORS_PER_CALL]
             answer = await self._graph.call(
-                self._stub.BatchGetAuthors, pb.BatchGetAuthorsRequest(user_ids=missing), TIMEOUT_S
+                self._stub.BatchGetAuthors, pb.BatchGetAuthorsRequest(user_ids=some), TIMEOUT_S
             )
-            found |= decode_authors(missing, [record or None for record in answer.authors])
+            found |= decode_authors(some, [record or None for record in answer.authors])
         return found
 
 

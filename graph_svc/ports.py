@@ -142,6 +142,14 @@ class ReadModels(Protocol):
         """Encoded author records in the order asked; empty for unknown users. No reader is told."""
         ...
 
+    async def fill_viewers(self, user_ids: Sequence[int]) -> Sequence[bytes]:
+        """As viewers, for somebody who missed them: readers are told too, as far as they can be."""
+        ...
+
+    async def fill_authors(self, user_ids: Sequence[int]) -> Sequence[bytes]:
+        """As authors, in the same way."""
+        ...
+
     async def tell_viewers(self, user_ids: Sequence[int]) -> None:
         """Write the viewer records. Raises Unavailable(CACHE_UNAVAILABLE) when a node is silent for 200 ms."""
         ...

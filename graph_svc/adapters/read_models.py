@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
 from feedmesh.post.v1.post_pb2 import Author
 
 from foundation import cards, viewers
+from foundation.errors import Unavailable
 from foundation.model.tiers import Tier
 from foundation.redis.client import RedisCluster
 from foundation.redis.versioned import set_if_newer
@@ -75,13 +77,29 @@ class ReadModelRecords:
         found = await self._rows.author_facts(user_ids)
         return [_author(user_id, found[user_id]) if user_id in found else b"" for user_id in user_ids]
 
-    async def tell_viewers(self, user_ids: Sequence[int]) -> None:
+    async def fill_viewers(self, user_ids: Sequence[int]) -> Sequence[bytes]:
         records = await self.viewers(user_ids)
+        with suppress(Unavailable):
+            await self._tell_viewers(user_ids, records)
+        return records
+
+    async def fill_authors(self, user_ids: Sequence[int]) -> Sequence[bytes]:
+        records = await self.authors(user_ids)
+        with suppress(Unavailable):
+            await self._tell_authors(user_ids, records)
+        return records
+
+    async def tell_viewers(self, user_ids: Sequence[int]) -> None:
+        await self._tell_viewers(user_ids, await self.viewers(user_ids))
+
+    async def tell_authors(self, user_ids: Sequence[int]) -> None:
+        await self._tell_authors(user_ids, await self.authors(user_ids))
+
+    async def _tell_viewers(self, user_ids: Sequence[int], records: Sequence[bytes]) -> None:
         pairs = [(viewers.viewer_key(uid), record) for uid, record in zip(user_ids, records, strict=True) if record]
         await set_if_newer(self._redis, pairs, ttl_s=viewers.TTL_S, timeout_s=TELL_WITHIN_S)
 
-    async def tell_authors(self, user_ids: Sequence[int]) -> None:
-        records = await self.authors(user_ids)
+    async def _tell_authors(self, user_ids: Sequence[int], records: Sequence[bytes]) -> None:
         pairs = [(cards.author_key(uid), record) for uid, record in zip(user_ids, records, strict=True) if record]
         await set_if_newer(self._redis, pairs, ttl_s=cards.TTL_S, timeout_s=TELL_WITHIN_S)
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
 
 import numpy as np
 from feedmesh.graph.v1 import graph_internal_service_pb2 as pb
 
-from foundation.errors import Unavailable
 from foundation.rpc.server import Call
 from graph_svc.edge.wire import packed_pairs
 from graph_svc.flows.change_follows import ChangeFollows
@@ -35,18 +33,10 @@ class GraphInternalHandlers:
             yield pb.StreamFollowersResponse(user_id=user_id, follower_ids=_packed(page))
 
     async def GetViewerGraph(self, request: pb.GetViewerGraphRequest, _: Call) -> pb.GetViewerGraphResponse:
-        user_ids = list(request.user_ids)
-        records = await self._read_models.viewers(user_ids)
-        with suppress(Unavailable):  # the asker gets the record all the same
-            await self._read_models.tell_viewers(user_ids)
-        return pb.GetViewerGraphResponse(viewers=records)
+        return pb.GetViewerGraphResponse(viewers=await self._read_models.fill_viewers(list(request.user_ids)))
 
     async def BatchGetAuthors(self, request: pb.BatchGetAuthorsRequest, _: Call) -> pb.BatchGetAuthorsResponse:
-        user_ids = list(request.user_ids)
-        records = await self._read_models.authors(user_ids)
-        with suppress(Unavailable):
-            await self._read_models.tell_authors(user_ids)
-        return pb.BatchGetAuthorsResponse(authors=records)
+        return pb.BatchGetAuthorsResponse(authors=await self._read_models.fill_authors(list(request.user_ids)))
 
     async def ResolveUsernames(self, request: pb.ResolveUsernamesRequest, _: Call) -> pb.ResolveUsernamesResponse:
         found = await self._users.resolve(list(request.usernames))

@@ -121,10 +121,17 @@ class Client:
         """Wait until every consumer has caught up."""
         from feedmesh_cli.mesh_status import read_status
 
-        async def caught_up() -> bool:
+        async def nothing_waits() -> bool:
             try:
                 return not any((await read_status(self.mesh)).lag.values())
             except CliError:  # the log is just coming back
                 return False
+
+        async def caught_up() -> bool:
+            if not await nothing_waits():
+                return False
+            # What was acknowledged a moment ago may be on its way into the log: looked at once, it is missed.
+            await asyncio.sleep(0.05)
+            return await nothing_waits()
 
         await eventually(caught_up, timeout_s=timeout_s)

@@ -19,9 +19,10 @@ TIMEOUT_S = 0.5
 class ReadThroughPeople:
     """The records that visibility stands on."""
 
-    def __init__(self, redis: RedisCluster, graph: InternalChannel) -> None:
+    def __init__(self, redis: RedisCluster, graph: InternalChannel, *, timeout_s: float = TIMEOUT_S) -> None:
         self._redis = redis
         self._graph = graph
+        self._timeout_s = timeout_s
         self._stub = GraphInternalServiceStub(graph.grpc)
 
     async def viewer(self, user_id: int) -> ViewerRecord:
@@ -34,11 +35,13 @@ class ReadThroughPeople:
         return viewer or await self.viewer_from_rows(user_id)
 
     async def viewer_from_rows(self, user_id: int) -> ViewerRecord:
-        """The viewer record from its owner, who also fills Redis. Raises like viewer."""
+        """The viewer record from its owner, who also fills Redis. Raises like viewer, Internal for nonsense."""
         answer = await self._graph.call(
-            self._stub.GetViewerGraph, pb.GetViewerGraphRequest(user_ids=[user_id]), TIMEOUT_S
+            self._stub.GetViewerGraph, pb.GetViewerGraphRequest(user_ids=[user_id]), self._timeout_s
         )
-        if not answer.viewers or not answer.viewers[0]:
+        if answer is None or len(answer.viewers) != 1:
+            raise Internal("ANSWER_INVALID")
+        if not answer.viewers[0]:
             raise NotFound("USER_NOT_FOUND", "no such user", user_id=user_id)
         viewer = decode_viewer(answer.viewers[0])
         if viewer is None:
@@ -55,12 +58,16 @@ class ReadThroughPeople:
             records = [None] * len(user_ids)
         found = decode_authors(user_ids, records)
         missing = [user_id for user_id in user_ids if user_id not in found]
-        if missing:
-            answer = await self._graph.call(
-                self._stub.BatchGetAuthors, pb.BatchGetAuthorsRequest(user_ids=missing), TIMEOUT_S
-            )
-            found |= decode_authors(missing, [record or None for record in answer.authors])
-        return found
+        return {**found, **await self.authors_from_rows(missing)} if missing else found
+
+    async def authors_from_rows(self, user_ids: Sequence[int]) -> Mapping[int, AuthorCard]:
+        """Author records from their owner, who also fills Redis. Raises like authors, Internal for nonsense."""
+        request = pb.BatchGetAuthorsRequest(user_ids=user_ids)
+        answer = await self._graph.call(self._stub.BatchGetAuthors, request, self._timeout_s)
+        # grpc.aio has None for bytes that are no message.
+        if answer is None or len(answer.authors) != len(user_ids):
+            raise Internal("ANSWER_INVALID")
+        return decode_authors(user_ids, [record or None for record in answer.authors])
 
 
 def decode_authors(user_ids: Sequence[int], records: Sequence[bytes | None]) -> dict[int, AuthorCard]:

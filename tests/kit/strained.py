@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +34,7 @@ from foundation.runtime.settings import to_environment
 from foundation.viewers import encode_viewer, viewer_key
 from foundation.visibility import UserState
 from tests.kit.eventually import eventually
-from tests.kit.faults import RedisDoor, RpcLink, redis_doors
+from tests.kit.faults import Link, RedisDoor, RpcLink, redis_doors
 from tests.kit.mesh import Client
 
 FRIENDS = 6
@@ -72,12 +72,19 @@ class Strained:
     graph: RpcLink
     posts: RpcLink
     rank: RpcLink
+    log: Link
+    """To the privacy log."""
     redis: RedisCluster
     """Past the doors."""
     ana: int
     friends: Sequence[int]
     whole: Sequence[int]
     """Her feed, newest first."""
+
+    def of(self, author: int) -> list[int]:
+        """The author's posts."""
+        place = self.friends.index(author)
+        return [post for post in self.whole if self.whole[::-1].index(post) % len(self.friends) == place]
 
     async def ask(self, *, cursor: str = "", mode: feed_pb2.FeedMode = feed_pb2.RANKED, limit: int = 20) -> Answer:
         """Raises AioRpcError."""
@@ -98,16 +105,18 @@ class Strained:
         """Everything is well, and Ana's records are what they were."""
         for door in self.doors.values():
             await door.heals()
-        for link in (self.graph, self.posts, self.rank):
+        for link in (self.graph, self.posts, self.rank, self.log):
             await link.heals()
         await warm_viewer(self.redis, self.ana, self.friends)
 
-    async def normal(self) -> Answer:
-        """The first perfect answer, within the time that recovery may take."""
+    async def normal(self, prepare: Callable[[], Awaitable[None]] | None = None) -> Answer:
+        """The first perfect answer, within the time that recovery may take; each request is prepared."""
 
         async def perfect() -> Answer | None:
+            if prepare is not None:
+                await prepare()
             try:
-                answer = await self.ask()
+                answer = await self.ask(limit=30)
             except aio.AioRpcError:
                 return None
             return answer if answer.page.quality == feed_pb2.NORMAL else None
@@ -124,14 +133,14 @@ async def warm_viewer(redis: RedisCluster, ana: int, friends: Sequence[int]) -> 
 
 
 @asynccontextmanager
-async def strained(mesh: Mesh, logs: Path, prefix: str) -> AsyncIterator[Strained]:
-    """The network in *mesh*, its users' names beginning with *prefix*."""
+async def strained(mesh: Mesh, logs: Path, log: Link, log_url: str) -> AsyncIterator[Strained]:
+    """The network in *mesh*. Its feed_svc hears of privacy from the empty log at *log_url*, which *log* leads to."""
     async with AsyncExitStack() as stack:
         client = Client(mesh)
         stack.push_async_callback(client.close)
         graph_channel = await stack.enter_async_context(internal_channel(mesh.services["graph_svc"], mesh.internal_key))
         graph_stub = GraphInternalServiceStub(graph_channel.grpc)
-        names = [f"{prefix}{place}" for place in range(FRIENDS + 1)]
+        names = [f"friend{place}" for place in range(FRIENDS + 1)]
         made = await graph_channel.call(graph_stub.ImportUsers, graph_pb.ImportUsersRequest(usernames=names), 30)
         ana, *friends = made.user_ids
         follows = graph_pb.ImportFollowsRequest(
@@ -171,11 +180,12 @@ async def strained(mesh: Mesh, logs: Path, prefix: str) -> AsyncIterator[Straine
             worker=7,
         )
         feed = feed_svc.settings.Settings(
-            mesh=replace(told, port=feed_port, status_port=feed_status),
+            mesh=replace(told, log_url=log_url, port=feed_port, status_port=feed_status),
             database_url=f"sqlite:///{logs / 'feed.db'}",
             cursor_key="00" * 32,
         )
-        ranking = rank_svc.settings.Settings(mesh=replace(told, port=rank_port))
+        # It keeps fewer features than a feed has posts, so that every request needs the store.
+        ranking = rank_svc.settings.Settings(mesh=replace(told, port=rank_port), cache_rows=8)
         for name, settings in (("rank_svc", ranking), ("feed_svc", feed)):
             command = [sys.executable, "-m", name]
             child = await start_child(name, command, logs / f"{name}.log", environment=to_environment(settings))
@@ -189,6 +199,7 @@ async def strained(mesh: Mesh, logs: Path, prefix: str) -> AsyncIterator[Straine
             graph=graph,
             posts=posts,
             rank=rank,
+            log=log,
             redis=redis,
             ana=ana,
             friends=friends,

@@ -25,6 +25,7 @@ from feedmesh_cli.children import start_child
 from feedmesh_cli.loopback_http import get
 from feedmesh_cli.mesh_file import Mesh
 from feedmesh_cli.ports import free_ports
+from foundation.errors import Unavailable
 from foundation.model.ids import MAX_ID
 from foundation.redis.client import RedisCluster, connect, slot_of_key
 from foundation.rpc.channels import internal_channel
@@ -107,7 +108,15 @@ class Strained:
             await door.heals()
         for link in (self.graph, self.posts, self.rank, self.log):
             await link.heals()
-        await warm_viewer(self.redis, self.ana, self.friends)
+
+        async def warm() -> bool:
+            try:
+                await warm_viewer(self.redis, self.ana, self.friends)
+            except Unavailable:  # it was silent just now
+                return False
+            return True
+
+        await eventually(warm, timeout_s=5)
 
     async def normal(self, prepare: Callable[[], Awaitable[None]] | None = None) -> Answer:
         """The first perfect answer, within the time that recovery may take; each request is prepared."""

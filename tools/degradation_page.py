@@ -13,8 +13,10 @@ def page() -> str:
     """The document."""
     lines = [
         "# What a feed does without each of its dependencies",
-        f"Made from `feed_svc/degradation.py`, walked by `tests/system/test_degraded_walk.py`. Every answer comes within"
-        f" {ANSWER_WITHIN_MS} ms;",
+        (
+            f"Made from `feed_svc/degradation.py`, walked by `tests/system/test_degraded_walk.py`. Every answer comes within"
+            f" {ANSWER_WITHIN_MS} ms;"
+        ),
         "what could not be checked is not shown; nothing is said where nothing was skipped.",
         "",
         "| without | when | failing how | instead | said | waits |",
@@ -22,7 +24,7 @@ def page() -> str:
     ]
     for row in TABLE:
         ways = "any" if row.ways == ALL else ", ".join(way.value for way in row.ways)
-        said = row.reason.name if row.reason is not None else row.error and f"error {row.error}" or "NORMAL"
+        said = row.reason.name if row.reason is not None else (row.error and f"error {row.error}") or "NORMAL"
         lines.append(f"| {row.dependency.value} | {row.when} | {ways} | {row.fallback} | {said} | {row.waits_ms} ms |")
     return "\n".join(lines) + "\n"
 

@@ -58,8 +58,8 @@ class Connection(asyncio.Protocol):
         self._heard_at = 0.0
         self._answered_at = 0.0
         self.silent = False
-        """Nothing was answered for as long as some caller would wait, or nothing that can be read: the next ones fail at
-        once until something is. So a request that reads the node many times waits for it once, and others not at all."""
+        """Nothing that can be read was answered for as long as a caller would wait. Until something is, the next ones
+        fail at once: a request that reads the node many times waits for it once, and others not at all."""
 
     @property
     def usable(self) -> bool:

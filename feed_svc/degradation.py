@@ -85,7 +85,7 @@ TABLE = (
         dependency=Dependency.CARDS,
         ways=(Way.SLOW, Way.FAILING, Way.GONE),
         when="any page",
-        fallback="the records of post_svc and graph_svc",
+        fallback="the records of post_svc and graph_svc; FEED_PARTIAL as well where gaps cannot be read",
         reason=Degraded.CACHE_UNAVAILABLE,
         waits_ms=75,
     ),

@@ -13,10 +13,8 @@ def page() -> str:
     """The document."""
     lines = [
         "# What a feed does without each of its dependencies",
-        (
-            f"Made from `feed_svc/degradation.py`, walked by `tests/system/test_degraded_walk.py`. Every answer comes within"
-            f" {ANSWER_WITHIN_MS} ms;"
-        ),
+        "Made from `feed_svc/degradation.py`, walked by `tests/system/test_degraded_walk.py`. Every answer comes within",
+        f"{ANSWER_WITHIN_MS} ms;",
         "what could not be checked is not shown; nothing is said where nothing was skipped.",
         "",
         "| without | when | failing how | instead | said | waits |",

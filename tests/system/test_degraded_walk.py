@@ -39,9 +39,17 @@ pytestmark = [pytest.mark.envoy, pytest.mark.slow, pytest.mark.asyncio(loop_scop
 JUNK = b"\xff\xff\xff junk"
 SAID = {Way.SLOW: Said.NOTHING, Way.FAILING: Said.LOADING, Way.GARBAGE: Said.NONSENSE, Way.GONE: Said.NOT_SERVED}
 BREAKS = {Way.SLOW: Fault.SILENT, Way.FAILING: Fault.RESET, Way.GARBAGE: Fault.GARBAGE, Way.GONE: Fault.DOWN}
-ALONG = {"SESSION_UNAVAILABLE", "CACHE_UNAVAILABLE"}
+ALONG = {"SESSION_UNAVAILABLE", "CACHE_UNAVAILABLE", "FEED_PARTIAL", "FEATURES_UNAVAILABLE"}
 """What comes with a fault of the cache: sessions lie on the node of the list, and a node that is silent about some keys
-is silent about all."""
+is silent about all, gaps and features among them."""
+CACHED = (
+    Dependency.FEED_CACHE,
+    Dependency.AUTHOR_TIMELINES,
+    Dependency.CARDS,
+    Dependency.SESSIONS,
+    Dependency.WHOLE_CACHE,
+    Dependency.FEATURES,
+)
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -203,9 +211,9 @@ async def test_a_row_of_the_table(healed: Strained, row: Row, way: Way) -> None:
             assert not row.error, answer.reasons
             check(network, answer)
             expected = {row.reason.name} if row.reason else set()
-            assert expected <= answer.reasons <= expected | (ALONG if expected & ALONG else set())
+            assert expected <= answer.reasons <= expected | (ALONG if row.dependency in CACHED else set())
             assert not {*answer.ids} & {*scene.hides(network)}, "never shown on trust"
-            if row.reason is None or row.reason.name in ALONG | {"RANK_FALLBACK", "FEATURES_UNAVAILABLE"}:
+            if row.dependency in (*CACHED, Dependency.RANK) or row.reason is None:
                 assert len(answer.ids) == len(network.whole), "nothing was skipped"
         assert time.monotonic() - began < ANSWER_WITHIN_MS / 1000
     if row.reason is not None:

@@ -13,7 +13,7 @@ def page() -> str:
     """The document."""
     lines = [
         "# What a feed does without each of its dependencies",
-        "Made from `feed_svc/degradation.py`, walked by `tests/system/test_degraded_walk.py`. Every answer comes within",
+        "Made from `feed_svc/degradation.py`, walked by `tests/system/test_degraded_walk.py`. An answer comes within",
         f"{ANSWER_WITHIN_MS} ms;",
         "what could not be checked is not shown; nothing is said where nothing was skipped.",
         "",

@@ -72,14 +72,14 @@ TABLE = (
         when="any page",
         fallback="newest first, of the followees' posts; goes on without a session (SESSION_UNAVAILABLE as well)",
         reason=Degraded.CACHE_UNAVAILABLE,
-        waits_ms=75,
+        waits_ms=100,
     ),
     Row(
         dependency=Dependency.AUTHOR_TIMELINES,
         when="who pulls, or reads below the list",
         fallback="the rows of the post store",
         reason=Degraded.CACHE_UNAVAILABLE,
-        waits_ms=75,
+        waits_ms=100,
     ),
     Row(
         dependency=Dependency.CARDS,
@@ -87,7 +87,7 @@ TABLE = (
         when="any page",
         fallback="the records of post_svc and graph_svc; FEED_PARTIAL as well where gaps cannot be read",
         reason=Degraded.CACHE_UNAVAILABLE,
-        waits_ms=75,
+        waits_ms=100,
     ),
     Row(
         dependency=Dependency.CARDS,
@@ -102,7 +102,7 @@ TABLE = (
         when="a first RANKED page",
         fallback="newest first; goes on without a session",
         reason=Degraded.SESSION_UNAVAILABLE,
-        waits_ms=75,
+        waits_ms=100,
     ),
     Row(
         dependency=Dependency.SESSIONS,
@@ -110,7 +110,7 @@ TABLE = (
         when="a later RANKED page",
         fallback="none: another order would repeat posts",
         error="CACHE_UNAVAILABLE",
-        waits_ms=75,
+        waits_ms=100,
     ),
     Row(
         dependency=Dependency.SESSIONS,
@@ -125,7 +125,7 @@ TABLE = (
         when="any first page",
         fallback="everything from the owners, newest first",
         reason=Degraded.CACHE_UNAVAILABLE,
-        waits_ms=225,
+        waits_ms=300,
     ),
     Row(
         dependency=Dependency.FEATURES,

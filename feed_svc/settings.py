@@ -22,7 +22,7 @@ class Settings:
     answer_within_ms: int = 480
     """How long GetFeed and RefreshFeed may take, whatever fails (seed section 10.3): what is left of it is what a call
     to another service gets."""
-    cache_timeout_ms: int = 75
+    cache_timeout_ms: int = 100
     """How long a request waits for a node of the cache before it asks the owners of what the node holds."""
     graph_timeout_ms: int = 250
     """How long a request waits for viewer and author records that are not in the cache."""

@@ -74,21 +74,25 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
         graph = await stack.enter_async_context(internal_channel(mesh.graph_svc, mesh.internal_key))
         posts = await stack.enter_async_context(internal_channel(mesh.post_svc, mesh.internal_key))
         rank = await stack.enter_async_context(unary_channel(mesh.rank_svc, mesh.internal_key))
-        people = ReadThroughPeople(redis, graph)
+        people = ReadThroughPeople(redis, graph, timeout_s=settings.graph_timeout_ms / 1000)
+        cache_timeout_s = settings.cache_timeout_ms / 1000
         fence = MemoryFence(clock)
         await stack.enter_async_context(_hearing_of_privacy(mesh, fence, clock))
         shelf = FencedShelf(
-            ReadThroughShelf(redis, posts=posts, people=people, capacity=settings.facts_capacity), fence
+            ReadThroughShelf(
+                redis, posts=posts, people=people, capacity=settings.facts_capacity, read_within_s=cache_timeout_s
+            ),
+            fence,
         )
         feeds = RedisTimelines(redis, FEED)
         assemble_timeout_s = settings.rebuild_timeout_ms / 1000
-        timelines = RedisTimelines(redis, AUTHOR_POSTS)
+        timelines = RedisTimelines(redis, AUTHOR_POSTS, read_within_s=cache_timeout_s)
         read_through = ReadThroughAuthorPosts(timelines, posts, timeout_s=assemble_timeout_s * AUTHORS_TIMEOUT_SHARE)
         hot = HotTimelines(partial(whole_timelines, read_through, clock), clock)
         stack.push_async_callback(hot.close)
         author_posts = HotAuthorPosts(read_through, hot, partial(hot_keys.owners, AUTHOR_POSTS))
         open_home = OpenHome(
-            homes=FencedHomes(RedisHomes(redis), fence),
+            homes=FencedHomes(RedisHomes(redis, read_within_s=cache_timeout_s), fence),
             graph=people,
             author_posts=author_posts,
             timelines=feeds,
@@ -96,7 +100,7 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
             randomness=randomness,
             rebuild_timeout_s=assemble_timeout_s,
         )
-        sessions = RedisSessions(redis)
+        sessions = RedisSessions(redis, within_s=cache_timeout_s)
         gather_candidates = GatherCandidates(
             sources=[PulledAuthors(author_posts=author_posts, timeout_s=settings.source_timeout_ms / 1000)]
         )
@@ -117,6 +121,7 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
             timelines=feeds,
             clock=clock,
             randomness=randomness,
+            answer_within_s=settings.answer_within_ms / 1000,
         )
         count_newer = CountNewer(open_home=open_home, gather_candidates=gather_candidates, shelf=shelf, clock=clock)
         heads = HeadWatch(RedisHeads(redis), randomness, capacity=settings.max_watchers)

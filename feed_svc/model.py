@@ -9,6 +9,7 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
+from foundation.cards import AuthorCard, Card
 from foundation.telemetry.journal import Journal
 from foundation.timeline.port import Timeline
 from foundation.viewers import ViewerRecord
@@ -53,6 +54,7 @@ class Degraded(IntEnum):
     CACHE_UNAVAILABLE = 3
     POSTS_UNAVAILABLE = 4
     SESSION_UNAVAILABLE = 5
+    FEATURES_UNAVAILABLE = 6
 
 
 @dataclass(slots=True, frozen=True)
@@ -150,6 +152,16 @@ class Candidates:
     ids: Sequence[int]
     """Strictly descending, at most MAX_CANDIDATES."""
     reasons: frozenset[Degraded]
+
+
+@dataclass(slots=True, frozen=True)
+class Records:
+    """What posts are shown, or hidden, by."""
+
+    cards: Mapping[int, Card]
+    authors: Mapping[int, AuthorCard]
+    whole: bool = True
+    """False when an owner did not answer: what is not here may exist all the same."""
 
 
 @dataclass(slots=True)
@@ -263,6 +275,8 @@ class Ranked:
     ids: Sequence[int]
     author_ids: Sequence[int]
     """Author of the id at the same place; 0 where unknown."""
+    features_whole: bool = True
+    """False when some were ranked without features that the store may have."""
 
 
 @dataclass(slots=True, frozen=True)

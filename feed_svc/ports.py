@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
-from feed_svc.model import HeadMarks, Home, Ranked, SavedPosition, Scores, Session
-from foundation.cards import AuthorCard, Card
+from feed_svc.model import HeadMarks, Home, Ranked, Records, SavedPosition, Scores, Session
 from foundation.timeline.port import Gap, Timeline
 from foundation.viewers import ViewerRecord
 
@@ -61,10 +60,10 @@ class OpenGaps(Protocol):
 class Shelf(Protocol):
     """Post cards and author records."""
 
-    async def fetch(self, post_ids: Sequence[int]) -> tuple[Mapping[int, Card], Mapping[int, AuthorCard]]:
-        """Cards by post and author records by author, from Redis, misses from their owners.
+    async def fetch(self, post_ids: Sequence[int]) -> Records:
+        """Cards by post and author records by author, from Redis, misses from their owners. Never raises.
 
-        A post without an entry could not be found. Raises Unavailable when the owners do not answer either.
+        A post or author without an entry does not exist, or could not be read: then the records are not `whole`.
         """
         ...
 

@@ -19,10 +19,18 @@ class Settings:
     """32 bytes in hex that seal cursors; every feed_svc of a mesh has the same. Required."""
     rank_timeout_ms: int = 100
     """How long a first page waits for ranking before it is newest first (seed section 10.2)."""
-    rebuild_timeout_ms: int = 500
-    """How long a cold feed, or a page below the floor of the list, may take to assemble (seed section 10.3)."""
-    source_timeout_ms: int = 100
-    """How long a first page waits for each source beside the list before it goes on without."""
+    answer_within_ms: int = 480
+    """How long GetFeed and RefreshFeed may take, whatever fails (seed section 10.3): what is left of it is what a call
+    to another service gets."""
+    cache_timeout_ms: int = 100
+    """How long a request waits for a node of the cache before it asks the owners of what the node holds."""
+    graph_timeout_ms: int = 250
+    """How long a request waits for viewer and author records that are not in the cache."""
+    rebuild_timeout_ms: int = 300
+    """How long a cold feed, or a page below the floor of the list, may take to assemble."""
+    source_timeout_ms: int = 200
+    """How long a first page waits for each source beside the list before it goes on without: once for a silent node of
+    the cache, then for the store."""
     max_watchers: int = 1_000
     """Streams of WatchFeed at a time; one more is RESOURCE_EXHAUSTED. Polling for so many takes 4 ms a second."""
     watch_life_s: float = 600.0

@@ -15,15 +15,16 @@ from foundation.viewers import ViewerRecord, decode_viewer, viewer_key
 
 TIMEOUT_S = 0.5
 AUTHORS_PER_CALL = 100
-"""A store that is asked author by author answers for so many well within TIMEOUT_S."""
+"""A store that is asked author by author answers for so many well within a call's time."""
 
 
 class ReadThroughPeople:
     """The records that visibility stands on."""
 
-    def __init__(self, redis: RedisCluster, graph: InternalChannel) -> None:
+    def __init__(self, redis: RedisCluster, graph: InternalChannel, *, timeout_s: float = TIMEOUT_S) -> None:
         self._redis = redis
         self._graph = graph
+        self._timeout_s = timeout_s
         self._stub = GraphInternalServiceStub(graph.grpc)
 
     async def viewer(self, user_id: int) -> ViewerRecord:
@@ -36,11 +37,13 @@ class ReadThroughPeople:
         return viewer or await self.viewer_from_rows(user_id)
 
     async def viewer_from_rows(self, user_id: int) -> ViewerRecord:
-        """The viewer record from its owner, who also fills Redis. Raises like viewer."""
+        """The viewer record from its owner, who also fills Redis. Raises like viewer, Internal for nonsense."""
         answer = await self._graph.call(
-            self._stub.GetViewerGraph, pb.GetViewerGraphRequest(user_ids=[user_id]), TIMEOUT_S
+            self._stub.GetViewerGraph, pb.GetViewerGraphRequest(user_ids=[user_id]), self._timeout_s
         )
-        if not answer.viewers or not answer.viewers[0]:
+        if answer is None or len(answer.viewers) != 1:
+            raise Internal("ANSWER_INVALID")
+        if not answer.viewers[0]:
             raise NotFound("USER_NOT_FOUND", "no such user", user_id=user_id)
         viewer = decode_viewer(answer.viewers[0])
         if viewer is None:
@@ -57,11 +60,18 @@ class ReadThroughPeople:
             records = [None] * len(user_ids)
         found = decode_authors(user_ids, records)
         missing = [user_id for user_id in user_ids if user_id not in found]
-        for start in range(0, len(missing), AUTHORS_PER_CALL):
-            some = missing[start : start + AUTHORS_PER_CALL]
-            answer = await self._graph.call(
-                self._stub.BatchGetAuthors, pb.BatchGetAuthorsRequest(user_ids=some), TIMEOUT_S
-            )
+        return {**found, **await self.authors_from_rows(missing)} if missing else found
+
+    async def authors_from_rows(self, user_ids: Sequence[int]) -> Mapping[int, AuthorCard]:
+        """Author records from their owner, who also fills Redis. Raises like authors, Internal for nonsense."""
+        found: dict[int, AuthorCard] = {}
+        for start in range(0, len(user_ids), AUTHORS_PER_CALL):
+            some = user_ids[start : start + AUTHORS_PER_CALL]
+            request = pb.BatchGetAuthorsRequest(user_ids=some)
+            answer = await self._graph.call(self._stub.BatchGetAuthors, request, self._timeout_s)
+            # grpc.aio has None for bytes that are no message.
+            if answer is None or len(answer.authors) != len(some):
+                raise Internal("ANSWER_INVALID")
             found |= decode_authors(some, [record or None for record in answer.authors])
         return found
 

@@ -36,6 +36,8 @@ class FeatureRows:
     """(n, len(POST_FEATURES))."""
     author_ids: Ids
     """(n,); 0 where nothing is known of the post."""
+    whole: bool = True
+    """False where the store did not answer: of some posts more may be known than these rows say."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -62,6 +64,8 @@ class Ranked:
     """Descending, finite."""
     model_version: str
     explained: Explained | None = None
+    features_whole: bool = True
+    """False where some were scored without features that the store may have."""
 
 
 @dataclass(slots=True, frozen=True)

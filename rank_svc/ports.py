@@ -13,7 +13,7 @@ class Features(Protocol):
     """Features of posts: a columnar cache in the process before the feature store."""
 
     async def rows(self, post_ids: Ids) -> FeatureRows:
-        """A row for every id, in order; zeros and author 0 for unknown posts. A silent store counts as unknown."""
+        """A row for every id, in order; zeros and author 0 for unknown posts. Never raises: a silent store is told."""
         ...
 
     async def put(self, features: Sequence[tuple[int, PostFeatures]]) -> None:

@@ -458,6 +458,30 @@ MUTANTS = (
         "tests/unit/foundation/test_throttle.py::"
         "test_many_at_once_after_a_quiet_time_are_all_sent_and_a_cancelled_one_is_forgotten",
     ),
+    Mutant(
+        "degraded answer without its reason",
+        "feed_svc/flows/get_feed.py",
+        "        return replace(page, reasons=page.reasons | noted) if noted else page\n",
+        "        return page\n",
+        "tests/system/test_degraded_walk.py::test_a_row_of_the_table",
+    ),
+    Mutant(
+        "reason without a fault",
+        "feed_svc/adapters/shelf.py",
+        "        if any(isinstance(reply, Exception) for reply in replies):\n",
+        "        if any(not isinstance(reply, bytes) for reply in replies):\n",
+        "tests/system/test_degraded_walk.py::test_a_row_of_the_table",
+    ),
+    Mutant(
+        "posts shown when authors cannot be checked",
+        "feed_svc/stages/slate.py",
+        "            if card is None or author is None:\n",
+        "            if card is not None and author is None:\n"
+        '                slate.posts.append(splice_post(card.encoded, b""))\n'
+        "                continue\n"
+        "            if card is None or author is None:\n",
+        "tests/system/test_degraded_walk.py::test_where_nothing_can_be_checked_nothing_is_shown",
+    ),
 )
 
 

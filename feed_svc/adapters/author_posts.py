@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from feedmesh.post.v1 import post_internal_service_pb2 as pb
 from feedmesh.post.v1.post_internal_service_pb2_grpc import PostInternalServiceStub
 
+from feed_svc.degradation import note
+from feed_svc.model import Degraded
 from foundation.errors import DomainError
 from foundation.rpc.channels import InternalChannel
 from foundation.timeline.port import CAPACITY, Timeline, Timelines
@@ -53,6 +55,7 @@ class ReadThroughAuthorPosts:
             elif part is None:
                 cold.append(author_id)
             else:
+                note(Degraded.CACHE_UNAVAILABLE)
                 unheld.append(author_id)
         if cold:
             filled = await _in_chunks(cold, lambda chunk: self._filled(chunk, after_id))
@@ -84,6 +87,8 @@ class ReadThroughAuthorPosts:
             answer = await self._channel.call(self._stub.ListRecentPosts, request, self._timeout_s)
         except DomainError:
             return {}  # the caller sees who is missing
+        if answer is None:
+            return {}  # of grpc.aio, for bytes that are no message
         return {author.author_id: Timeline(tuple(author.post_ids), author.floor) for author in answer.authors}
 
 

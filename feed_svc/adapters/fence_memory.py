@@ -8,12 +8,11 @@ it, and an old card may come back for as long as cards live. Both live an hour a
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from feed_svc.model import Home
+from feed_svc.model import Home, Records
 from feed_svc.ports import Homes, Shelf
-from foundation.cards import AuthorCard, Card
 from foundation.model.clock import Clock
 from foundation.visibility import PostState
 
@@ -81,13 +80,13 @@ class FencedShelf:
         self._shelf = shelf
         self._fence = fence
 
-    async def fetch(self, post_ids: Sequence[int]) -> tuple[Mapping[int, Card], Mapping[int, AuthorCard]]:
-        cards, authors = await self._shelf.fetch(post_ids)
+    async def fetch(self, post_ids: Sequence[int]) -> Records:
+        records = await self._shelf.fetch(post_ids)
         # After the records were read: what was heard meanwhile counts too.
         for post_id in self._fence.deleted(post_ids):
-            if post_id in cards:
-                cards[post_id].state = PostState.DELETED
-        return cards, authors
+            if post_id in records.cards:
+                records.cards[post_id].state = PostState.DELETED
+        return records
 
     async def authors_of(self, post_ids: Sequence[int]) -> Sequence[int]:
         return await self._shelf.authors_of(post_ids)

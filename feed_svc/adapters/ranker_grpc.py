@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from feedmesh.rank.v1 import rank_service_pb2 as pb
+from google.protobuf.message import DecodeError
 
 from feed_svc.model import HEAD_CAPACITY, Ranked, Scores
 from foundation.errors import Internal
@@ -43,11 +44,16 @@ class GrpcRanker:
             user_id=viewer_id, candidate_ids=packed, limit=HEAD_CAPACITY, explain_id=explain_id
         )
         raw = await self._channel.call(RANK_CANDIDATES, request.SerializeToString(), self._timeout_s)
-        answer = pb.RankCandidatesResponse.FromString(raw)
-        ids = np.frombuffer(answer.post_ids, dtype="<i8").tolist()
-        authors = np.frombuffer(answer.author_ids, dtype="<i8").tolist()
+        try:
+            answer = pb.RankCandidatesResponse.FromString(raw)
+            ids = np.frombuffer(answer.post_ids, dtype="<i8").tolist()
+            authors = np.frombuffer(answer.author_ids, dtype="<i8").tolist()
+            scores = np.frombuffer(answer.scores, dtype="<f4")
+        except (DecodeError, ValueError) as failure:
+            raise Internal("RANK_ANSWER_INVALID") from failure
         expected = min(len(candidate_ids), HEAD_CAPACITY)
         chosen = set(ids)
-        if len(chosen) != expected or not len(authors) == len(ids) == expected or not chosen.issubset(candidate_ids):
+        fits = len(chosen) == len(ids) == len(authors) == len(scores) == expected and chosen.issubset(candidate_ids)
+        if not fits or not np.isfinite(scores).all():
             raise Internal("RANK_ANSWER_INVALID")
-        return Ranked(ids, authors), answer
+        return Ranked(ids, authors, not answer.features_unavailable), answer

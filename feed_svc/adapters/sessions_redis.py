@@ -9,11 +9,13 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from feed_svc.model import Session
-from foundation.redis.client import RedisCluster
+from foundation.errors import Internal, Unavailable
+from foundation.redis.client import Command, RedisCluster
 
 LAYOUT = 1
 KEPT = 3
@@ -29,13 +31,14 @@ def session_key(viewer_id: int) -> str:
 class RedisSessions:
     """feed_svc.ports.Sessions."""
 
-    def __init__(self, redis: RedisCluster) -> None:
+    def __init__(self, redis: RedisCluster, *, within_s: float) -> None:
         self._redis = redis
+        self._within_s = within_s
 
     async def save(self, viewer_id: int, session: Session) -> None:
         key = session_key(viewer_id)
         record = _HEAD.pack(LAYOUT, session.session_id, session.freeze_id) + _packed(session.ids)
-        await self._redis.execute([("LPUSH", key, record), ("LTRIM", key, 0, KEPT - 1), ("EXPIRE", key, TTL_S)])
+        await self._execute([("LPUSH", key, record), ("LTRIM", key, 0, KEPT - 1), ("EXPIRE", key, TTL_S)])
 
     async def load(self, viewer_id: int, session_id: int) -> Session | None:
         for record in await self._records(viewer_id):
@@ -48,8 +51,14 @@ class RedisSessions:
 
     async def _records(self, viewer_id: int) -> list[bytes]:
         key = session_key(viewer_id)
-        records, _ = await self._redis.execute([("LRANGE", key, 0, KEPT - 1), ("EXPIRE", key, TTL_S)])
+        records, _ = await self._execute([("LRANGE", key, 0, KEPT - 1), ("EXPIRE", key, TTL_S)])
         return [record for record in records if len(record) >= _HEAD.size and record[0] == LAYOUT]
+
+    async def _execute(self, commands: Sequence[Command]) -> list[Any]:
+        try:
+            return await self._redis.execute(commands, timeout_s=self._within_s)
+        except Internal as failure:
+            raise Unavailable("CACHE_UNAVAILABLE", "the cache holds something else than sessions") from failure
 
 
 def _session(record: bytes) -> Session:

@@ -13,7 +13,7 @@ from feed_svc.ports import Ranker, Shelf
 from feed_svc.stages.arrangement import compose
 from feed_svc.stages.decision import decision
 from feed_svc.stages.seen import unseen_first, worth_ranking
-from foundation.errors import DomainError, NotFound
+from foundation.errors import DomainError, NotFound, Unavailable
 from foundation.model.clock import Clock
 from foundation.telemetry.journal import Journal
 from foundation.visibility import Surface, visible
@@ -33,10 +33,12 @@ class ExplainItem:
         """Raises NotFound(POST_NOT_FOUND) for a post that the viewer may not see at all, and what GetFeed raises."""
         journal = Journal(self.clock)
         home = await self.get_feed.home(FeedQuery(viewer_id, 1, Mode.RANKED, None), journal)
-        cards, authors = await self.shelf.fetch([post_id])
-        card = cards.get(post_id)
-        author = authors.get(card.author_id) if card is not None else None
+        records = await self.shelf.fetch([post_id])
+        card = records.cards.get(post_id)
+        author = records.authors.get(card.author_id) if card is not None else None
         if card is None or author is None:
+            if not records.whole:
+                raise Unavailable("FEED_UNAVAILABLE", "the post cannot be read now", post_id=post_id)
             raise NotFound("POST_NOT_FOUND", "no such post", post_id=post_id)
         edge = home.viewer.edge(card.author_id)
         if not visible(viewer_id, author.facts, card.state, edge, Surface.DIRECT):

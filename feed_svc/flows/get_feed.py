@@ -7,6 +7,7 @@ import struct
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
+from feed_svc.degradation import noting
 from feed_svc.flows.gather_candidates import GatherCandidates
 from feed_svc.flows.mend_gaps import MendGaps
 from feed_svc.flows.open_home import OpenedHome, OpenHome
@@ -31,6 +32,7 @@ from feed_svc.stages.slate import fill_slate
 from foundation.errors import DomainError, InvalidArgument, Unavailable
 from foundation.model.clock import Clock, Randomness
 from foundation.model.ids import MAX_ID
+from foundation.rpc.deadlines import Deadline, enter, timeout
 from foundation.telemetry.journal import Journal
 from foundation.timeline.port import Timelines
 
@@ -59,13 +61,18 @@ class GetFeed:
     timelines: Timelines
     clock: Clock
     randomness: Randomness
+    answer_within_s: float
 
     async def __call__(self, query: FeedQuery) -> FeedPage:
+        """Raises Unavailable(FEED_UNAVAILABLE) where nothing could be read, or nothing could be checked."""
         journal = Journal(self.clock)
-        return await self.page(query, await self.home(query, journal), journal)
+        with noting() as noted:
+            page = await self.page(query, await self.home(query, journal), journal)
+        return replace(page, reasons=page.reasons | noted) if noted else page
 
     async def home(self, query: FeedQuery, journal: Journal) -> OpenedHome:
-        """The home that a page of *query* is made of."""
+        """The home that a page of *query* is made of. From here on the request has `answer_within_s`."""
+        enter(Deadline(self.clock, timeout(self.answer_within_s)))
         with journal.stage("viewer") as stage:
             home = await self.open_home(query.viewer_id, with_seen=query.opens_head)
             stage.count = len(home.ids)
@@ -76,6 +83,15 @@ class GetFeed:
         self, query: FeedQuery, home: OpenedHome, journal: Journal, candidates: Candidates | None = None
     ) -> FeedPage:
         """The page, of a home that was opened for it and of candidates that may have been gathered already."""
+        page = await self._page(query, home, journal, candidates)
+        if not page.posts and Degraded.POSTS_UNAVAILABLE in page.reasons:
+            # Nothing of it could be read or checked: the same page again is better than the next one.
+            raise Unavailable("FEED_UNAVAILABLE", "the posts of this page cannot be read now")
+        return page
+
+    async def _page(
+        self, query: FeedQuery, home: OpenedHome, journal: Journal, candidates: Candidates | None
+    ) -> FeedPage:
         position = query.position
         if position is not None and not home.whole:
             # A first page is better with some than with none; further down a gap would go unnoticed.
@@ -83,6 +99,10 @@ class GetFeed:
         if query.mode is Mode.LATEST:
             return await self._newest_first(query, home, journal, position or Position(Mode.LATEST))
         if position is None:
+            if Degraded.CACHE_UNAVAILABLE in home.reasons:
+                # The node that did not bring the home is that of the sessions: no head can be frozen there.
+                lost = frozenset({Degraded.SESSION_UNAVAILABLE})
+                return await self._newest_first(query, home, journal, Position(Mode.RANKED), lost)
             candidates = candidates or await self.gather_candidates(home, journal)
             return await self._first_ranked(query, home, journal, candidates)
         if position.session_id == 0:
@@ -135,6 +155,8 @@ class GetFeed:
             try:
                 ranked = await self.ranker.rank(viewer_id, ids)
                 self.shelf.learn(ranked.ids, ranked.author_ids)
+                if not ranked.features_whole:
+                    reasons = frozenset({Degraded.FEATURES_UNAVAILABLE})
             except DomainError:
                 newest = ids[:HEAD_CAPACITY]
                 ranked = Ranked(newest, await self.shelf.authors_of(newest))
@@ -146,7 +168,11 @@ class GetFeed:
 
     async def _resume(self, viewer_id: int, session_id: int, journal: Journal) -> Session:
         with journal.stage("session") as stage:
-            session = await self.sessions.load(viewer_id, session_id)
+            try:
+                session = await self.sessions.load(viewer_id, session_id)
+            except Unavailable as failure:
+                # Another order would repeat posts and leave out others.
+                raise Unavailable("CACHE_UNAVAILABLE", "this feed session cannot be read now") from failure
             stage.count = len(session.ids) if session else 0
         if session is None:
             raise InvalidArgument("CURSOR_EXPIRED", "this feed session is gone: ask again without a cursor")

@@ -13,7 +13,7 @@ from feed_svc.model import FEED_DEPTH_MS, NOTHING_SEEN, Degraded, Home, Seen, St
 from feed_svc.ports import AuthorPosts, Graph, Homes
 from feed_svc.stages.candidates import newest_first
 from feed_svc.stages.walk import newest_of, walk_down
-from foundation.errors import NotFound, Unavailable
+from foundation.errors import DeadlineExceeded, Internal, NotFound, Unavailable
 from foundation.model.clock import Clock, Randomness
 from foundation.model.ids import MAX_ID, id_at
 from foundation.rpc.deadlines import timeout
@@ -21,6 +21,7 @@ from foundation.timeline.port import CAPACITY, Timeline, Timelines
 from foundation.viewers import ViewerRecord
 from foundation.visibility import UserState
 
+FEED_UNAVAILABLE = "FEED_UNAVAILABLE"
 WAITS_FOR_BUILDER_S = (0.01, 0.02, 0.04, 0.08)
 """Pauses while another request builds the same timeline; then this one serves its own, unsaved."""
 
@@ -65,7 +66,7 @@ class OpenHome:
             home = await self.homes.load(viewer_id, with_seen=with_seen)
         except Unavailable:
             return await self._from_the_store(viewer_id, oldest_id)
-        viewer = home.viewer or await self.graph.viewer_from_rows(viewer_id)
+        viewer = home.viewer or await self._viewer_from_rows(viewer_id)
         _require_active(viewer)
         if home.timeline is None:
             return replace(await self._rebuild(viewer_id, oldest_id), seen=home.seen)
@@ -89,9 +90,12 @@ class OpenHome:
                         return await self._opened(viewer_id, home, oldest_id)
             # The graph is read after begin: a follow that is missing here is backfilled into the begun timeline.
             home = await self.homes.load(viewer_id)
-            viewer = home.viewer or await self.graph.viewer_from_rows(viewer_id)
+            viewer = home.viewer or await self._viewer_from_rows(viewer_id)
             assembled = await self._assemble(viewer_id, viewer, oldest_id)
             if assembled.missing:
+                if began:
+                    # Nobody shall wait for what is not being built.
+                    await self.timelines.unlink([viewer_id])
                 return _unsaved(viewer, assembled, oldest_id)
             if began and await self.timelines.commit(viewer_id, token, assembled.ids, assembled.floor):
                 # What was pushed since begin is merged by commit; read it back rather than merge twice.
@@ -99,11 +103,20 @@ class OpenHome:
                 if home.timeline is not None:
                     return await self._opened(viewer_id, home, oldest_id)
             return _unsaved(viewer, assembled, oldest_id)
-        except Unavailable:
+        except Unavailable as failure:
+            if failure.reason == FEED_UNAVAILABLE:
+                raise
             return await self._from_the_store(viewer_id, oldest_id)
 
+    async def _viewer_from_rows(self, viewer_id: int) -> ViewerRecord:
+        """Without it nothing can be shown: whom the viewer blocks is in no other place."""
+        try:
+            return await self.graph.viewer_from_rows(viewer_id)
+        except (Unavailable, DeadlineExceeded, Internal) as failure:
+            raise Unavailable(FEED_UNAVAILABLE, "whom you follow and block cannot be read now") from failure
+
     async def _opened(self, viewer_id: int, home: Home, oldest_id: int) -> OpenedHome:
-        viewer = home.viewer or await self.graph.viewer_from_rows(viewer_id)
+        viewer = home.viewer or await self._viewer_from_rows(viewer_id)
         timeline = home.timeline or Timeline((), oldest_id)
         ids = newest_first(timeline, home.own, oldest_id=oldest_id)
         return OpenedHome(viewer, ids, timeline.floor, oldest_id, False, frozenset())
@@ -126,7 +139,7 @@ class OpenHome:
             return Stretch((), MAX_ID, missing=True)
 
     async def _from_the_store(self, viewer_id: int, oldest_id: int) -> OpenedHome:
-        viewer = await self.graph.viewer_from_rows(viewer_id)
+        viewer = await self._viewer_from_rows(viewer_id)
         _require_active(viewer)
         assembled = await self._assemble(viewer_id, viewer, oldest_id)
         return _unsaved(viewer, assembled, oldest_id, Degraded.CACHE_UNAVAILABLE)
@@ -136,12 +149,14 @@ def _unsaved(viewer: ViewerRecord, assembled: Stretch, oldest_id: int, *reasons:
     """A home that serves this request alone.
 
     Of authors that could not all be read it shows the newest there is, and says so; below that all of them are asked
-    again.
+    again. Raises Unavailable where there is nothing.
     """
     ids, floor = assembled.ids, assembled.floor
     if assembled.missing:
         reasons = (*reasons, Degraded.FEED_PARTIAL)
         ids = [*ids, *assembled.loose][:CAPACITY]
+        if not ids:
+            raise Unavailable(FEED_UNAVAILABLE, "what those whom you follow wrote cannot be read now")
         floor = ids[-1] - 1 if ids else MAX_ID
     return OpenedHome(viewer, ids, floor, oldest_id, False, frozenset(reasons), whole=not assembled.missing)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from feed_svc.degradation import noting
 from feed_svc.flows.count_newer import CountNewer
 from feed_svc.flows.gather_candidates import GatherCandidates
 from feed_svc.flows.get_feed import GetFeed
@@ -26,11 +27,13 @@ class RefreshFeed:
 
     async def __call__(self, query: FeedQuery, *, since_id: int) -> Refreshed:
         journal = Journal(self.clock)
-        home = await self.get_feed.home(query, journal)
-        candidates = await self.gather_candidates(home, journal)
-        newer = await newer_posts(self.shelf, query.viewer_id, home.viewer, candidates.ids, since_id)
-        page = await self.get_feed.page(query, home, journal, candidates)
-        return Refreshed(len(newer.posts), replace(page, reasons=page.reasons | candidates.reasons | newer.reasons))
+        with noting() as noted:
+            home = await self.get_feed.home(query, journal)
+            candidates = await self.gather_candidates(home, journal)
+            newer = await newer_posts(self.shelf, query.viewer_id, home.viewer, candidates.ids, since_id)
+            page = await self.get_feed.page(query, home, journal, candidates)
+        reasons = page.reasons | candidates.reasons | newer.reasons | noted
+        return Refreshed(len(newer.posts), replace(page, reasons=reasons))
 
     async def count(self, viewer_id: int, *, since_id: int) -> Refreshed:
         """Only the number, with an empty page."""

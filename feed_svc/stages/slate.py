@@ -28,22 +28,22 @@ async def fill_slate(shelf: Shelf, viewer_id: int, viewer: ViewerRecord, ids: Se
         if wanted <= 0 or slate.examined >= len(ids):
             break
         chunk = ids[slate.examined : slate.examined + wanted + (SPARE if slate.examined == 0 else wanted)]
-        cards, authors = await shelf.fetch(chunk)
+        records = await shelf.fetch(chunk)
         for post_id in chunk:
             if len(slate.posts) == limit:
                 break
             slate.examined += 1
-            card = cards.get(post_id)
-            if card is None:
+            card = records.cards.get(post_id)
+            author = records.authors.get(card.author_id) if card is not None else None
+            if card is None or author is None:
                 slate.gone += 1
-                continue
-            author = authors.get(card.author_id)
-            if author is None:
-                slate.gone += 1
-                slate.reasons.add(Degraded.POSTS_UNAVAILABLE)
+                if not records.whole:
+                    slate.reasons.add(Degraded.POSTS_UNAVAILABLE)
                 continue
             if visible(viewer_id, author.facts, card.state, viewer.edge(card.author_id), Surface.FEED):
                 slate.posts.append(splice_post(card.encoded, author.encoded))
             elif card.author_id != viewer_id and card.author_id not in viewer.follows:
                 slate.foreign += 1
+        if slate.reasons:
+            break  # who did not answer for these will not answer for the next ones either
     return slate

@@ -56,6 +56,8 @@ START_TIMEOUT_S = 2.0
 MAX_PROBE_KEYS = 1_000
 RECONNECT_EVERY_S = 0.05
 """After a failed attempt callers fail at once for so long."""
+SOUNDING_S = 0.1
+"""Time for an answer to a PING before a node is known to be silent."""
 PATIENCE_S = 0.01
 """A caller waits no longer for a new connection to a node that was silent on the last one."""
 
@@ -542,6 +544,10 @@ class RedisCluster:
         if self._refreshing is None and loop.time() >= self._refresh_after and not self._closed:
             self._refreshing = loop.create_task(self._refresh())
             self._refreshing.add_done_callback(self._refreshed)
+            # Where one node is silent others may be: found out now, they cost the next callers nothing.
+            for node in self._nodes.values():
+                if node.connection is not None and node.connection.usable:
+                    node.connection.send(_pack(("PING",)), 1, loop.time() + SOUNDING_S)
 
     def _refreshed(self, _: asyncio.Task[Exception | None]) -> None:
         self._refreshing = None

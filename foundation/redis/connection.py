@@ -56,9 +56,10 @@ class Connection(asyncio.Protocol):
         self._timer_due = 0.0
         self._excused = False
         self._heard_at = 0.0
+        self._answered_at = 0.0
         self.silent = False
-        """Nothing was heard for as long as some caller would wait: the next ones fail at once until something is. So a
-        request that reads the node many times waits for it once, and others not at all."""
+        """Nothing that can be read was answered for as long as a caller would wait. Until something is, the next ones
+        fail at once: a request that reads the node many times waits for it once, and others not at all."""
 
     @property
     def usable(self) -> bool:
@@ -115,7 +116,6 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = self._loop.time()
-        self.silent = False
         gets = self._reader.gets
         try:
             self._reader.feed(data)
@@ -128,9 +128,12 @@ class Connection(asyncio.Protocol):
                         return
                     replies.append(reply)
                 self._pending.popleft()
+                self._answered_at = self._heard_at
+                self.silent = False
                 if not batch.future.done():
                     batch.future.set_result(replies)
         except hiredis.ProtocolError:
+            self.silent = True
             self.close()  # what follows cannot be told apart any more
 
     def _flush(self) -> None:
@@ -156,7 +159,7 @@ class Connection(asyncio.Protocol):
         for batch in self._pending:
             if batch.deadline <= now and not batch.future.done():
                 batch.future.set_result(self._unavailable("did not answer in time"))
-                self.silent = self.silent or self._heard_at <= batch.sent_at
+                self.silent = self.silent or self._answered_at <= batch.sent_at
         if now - self._heard_at > HANG_UP_S and self._pending[0].deadline <= now:
             self.close()
         else:

@@ -74,11 +74,14 @@ def read_commands(family: str, owner: int) -> list[Command]:
 
 
 def parse_timeline(elements: Sequence[bytes] | None, *, capacity: int = CAPACITY) -> Timeline | None:
-    """The timeline in a list as read; None for an absent one or one that is being rebuilt."""
+    """The timeline in a list as read; None for an absent one or one that is being rebuilt.
+
+    Raises Unavailable for what is no timeline.
+    """
     if not elements or elements[-1].startswith(_BUILDING):
         return None
     # Decimal text is JSON too, and its parser takes a third of the time of 500 calls of int.
-    ids: list[int] = orjson.loads(b"[%b]" % b",".join(elements))
+    ids = _numbers(b",".join(elements))
     floor = ids.pop()
     if len(ids) > capacity:
         floor = ids[capacity]
@@ -141,9 +144,18 @@ def _turns(shares: Sequence[Share]) -> Iterator[_Turn]:
 class RedisTimelines:
     """foundation.timeline.port.Timelines of one family."""
 
-    def __init__(self, redis: RedisCluster, family: str, *, capacity: int = CAPACITY, slack: int = SLACK) -> None:
+    def __init__(
+        self,
+        redis: RedisCluster,
+        family: str,
+        *,
+        capacity: int = CAPACITY,
+        slack: int = SLACK,
+        read_within_s: float | None = None,
+    ) -> None:
         self._redis = redis
         self._family = family
+        self._read_within_s = read_within_s
         self._capacity = capacity
         self._slack = slack
 
@@ -163,7 +175,7 @@ class RedisTimelines:
         self, owners: Sequence[int], *, before_id: int, limit: int
     ) -> Mapping[int, Timeline | Unavailable | None]:
         items = [(timeline_key(self._family, owner),) for owner in owners]
-        replies = await self._redis.run(_BELOW, items, common=(limit, before_id))
+        replies = await self._redis.run(_BELOW, items, common=(limit, before_id), timeout_s=self._read_within_s)
         return {owner: _part(reply) for owner, reply in zip(owners, replies, strict=True)}
 
     async def push(self, owners: Sequence[int], post_id: int) -> Mapping[int, Pushed]:
@@ -246,15 +258,27 @@ class RedisTimelines:
         await self._redis.execute([("UNLINK", timeline_key(self._family, owner)) for owner in owners])
 
 
+def _numbers(text: bytes) -> list[int]:
+    """At least one. Raises Unavailable for other text."""
+    try:
+        numbers: list[int] = orjson.loads(b"[%b]" % text)
+    except ValueError:
+        numbers = []
+    if not numbers:
+        raise Unavailable("CACHE_UNAVAILABLE", "the cache holds something else than a timeline")
+    return numbers
+
+
 def _part(reply: bytes | int | Exception) -> Timeline | Unavailable | None:
-    if isinstance(reply, bytes):
-        ids: list[int] = orjson.loads(b"[%b]" % reply)
-        return Timeline(ids, ids.pop())
-    if isinstance(reply, Unavailable):
-        return reply
     if isinstance(reply, Exception):
-        raise reply
-    return None
+        return Unavailable("CACHE_UNAVAILABLE", str(reply))
+    if not isinstance(reply, bytes):
+        return None
+    try:
+        ids = _numbers(reply)
+    except Unavailable as failure:
+        return failure
+    return Timeline(ids, ids.pop())
 
 
 def _made(replies: Sequence[object]) -> bool:

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from foundation.errors import DomainError
 from foundation.features import POST_FEATURES, TTL_S, PostFeatures, decode_features, encode_features, features_key
 from foundation.redis.client import RedisCluster
 from rank_svc.model import FeatureRows, Ids
 
+READ_WITHIN_S = 0.05
+"""Half of the time that a first page has for ranking: a store that is late costs features, not the ranking."""
 UNKNOWN = 0
 """The table's first row: zeros, author 0."""
 YOUNG = 512
@@ -37,10 +38,11 @@ class CachedFeatures:
 
     async def rows(self, post_ids: Ids) -> FeatureRows:
         places, unknown = self._places(post_ids)
+        whole = True
         if unknown:
-            await self._load(unknown)
+            whole = await self._load(unknown)
             places, _ = self._places(post_ids)
-        return FeatureRows(self._values.take(places, axis=0), self._authors.take(places))
+        return FeatureRows(self._values.take(places, axis=0), self._authors.take(places), whole)
 
     def _places(self, post_ids: Ids) -> tuple[NDArray[np.intp], list[int]]:
         """Rows of *post_ids* (UNKNOWN where there is none), and the ids of those that have none."""
@@ -62,15 +64,19 @@ class CachedFeatures:
         for post_id, row in features:
             self._keep(post_id, row)
 
-    async def _load(self, post_ids: Sequence[int]) -> None:
-        try:
-            records = await self._redis.execute([("GET", features_key(post_id)) for post_id in post_ids])
-        except DomainError:
-            return  # ranking with defaults beats no ranking; the next request asks again
+    async def _load(self, post_ids: Sequence[int]) -> bool:
+        """Whether every node answered. Ranking with defaults beats no ranking; the next request asks again."""
+        commands = [("GET", features_key(post_id)) for post_id in post_ids]
+        records = await self._redis.try_execute(commands, timeout_s=READ_WITHIN_S)
+        whole = True
         for post_id, record in zip(post_ids, records, strict=True):
+            if isinstance(record, Exception):
+                whole = False
+                continue
             row = decode_features(record) if record is not None else None
             if row is not None:
                 self._keep(post_id, row)
+        return whole
 
     def _keep(self, post_id: int, row: PostFeatures) -> None:
         place = self._row_of.get(post_id)

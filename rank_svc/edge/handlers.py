@@ -38,6 +38,7 @@ class RankHandlers:
             scores=ranked.scores.astype("<f4", copy=False).tobytes(),
             model_version=ranked.model_version,
             explanation=_explanation(ranked.explained) if ranked.explained else None,
+            features_unavailable=not ranked.features_whole,
         )
 
 

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from enum import Enum
 from itertools import groupby
+from pathlib import Path
 from typing import Any, Self
 
 import grpc
@@ -59,7 +60,8 @@ class Conversation:
 class Link:
     """A way to one port, whole until it is told to break."""
 
-    def __init__(self, target: tuple[str, int], converse: Callable[[], Conversation] = Conversation) -> None:
+    def __init__(self, target: tuple[str, int] | Path, converse: Callable[[], Conversation] = Conversation) -> None:
+        """To a TCP port, or to a Unix socket."""
         self.port = 0
         self.fault = Fault.NONE
         self._target = target
@@ -120,7 +122,10 @@ class Link:
         self._open.add(writer)
         try:
             if self.fault is not Fault.RESET:
-                far_reader, far_writer = await asyncio.open_connection(*self._target)
+                if isinstance(self._target, Path):
+                    far_reader, far_writer = await asyncio.open_unix_connection(self._target)
+                else:
+                    far_reader, far_writer = await asyncio.open_connection(*self._target)
                 self._open.add(far_writer)
                 try:
                     await self._pass(reader, writer, far_reader, far_writer)
@@ -188,7 +193,7 @@ class Link:
 
 def _reset(writer: asyncio.StreamWriter) -> None:
     raw: socket.socket | None = writer.get_extra_info("socket")
-    if raw is not None and raw.fileno() >= 0:
+    if raw is not None and raw.fileno() >= 0 and raw.family == socket.AF_INET:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
     writer.transport.abort()
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from feed_svc.adapters.author_posts import part_below
 from feed_svc.flows.open_home import OpenedHome
+from feed_svc.model import Records
 from foundation.cards import AuthorCard, Card
 from foundation.model.clock import Millis
 from foundation.model.tiers import Tier
@@ -51,11 +52,12 @@ class World:
             if author not in self.silent
         }
 
-    async def fetch(self, post_ids: Sequence[int]) -> tuple[Mapping[int, Card], Mapping[int, AuthorCard]]:
+    async def fetch(self, post_ids: Sequence[int]) -> Records:
         states = {post: PostState.DELETED if post in self.hidden else PostState.ACTIVE for post in post_ids}
         cards = {post: Card(self.author_of[post], states[post], 1, b"%d:" % post) for post in post_ids}
         facts = {author: AuthorFacts(author, UserState.ACTIVE, is_private=False) for author in self.posts}
-        return cards, {author: AuthorCard(known, 1, Tier.PUSH, 0, b"") for author, known in facts.items()}
+        authors = {author: AuthorCard(known, 1, Tier.PUSH, 0, b"") for author, known in facts.items()}
+        return Records(cards, authors)
 
     async def authors_of(self, post_ids: Sequence[int]) -> Sequence[int]:
         return [self.author_of[post] for post in post_ids]

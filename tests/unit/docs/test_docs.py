@@ -17,6 +17,7 @@ from foundation.timeline.redis import AUTHOR_POSTS, FEED, route_key
 from foundation.viewers import viewer_key
 from graph_svc.adapters.tables import GRAPH_TABLES
 from post_svc.adapters.tables import POST_TABLES
+from tools.degradation_page import PAGE, page
 
 ROOT = Path(__file__).resolve().parents[3]
 ROOMS = ("foundation", "feed_svc", "post_svc", "graph_svc", "rank_svc", "fanout_worker")
@@ -57,3 +58,7 @@ def test_files_that_the_architecture_names_exist() -> None:
     for path in re.findall(r"[a-z_]+(?:/[a-z_]+)+\.py", text):
         candidates = [ROOT / path, ROOT / "feed_svc" / path]
         assert any(candidate.exists() for candidate in candidates), path
+
+
+def test_the_page_of_degradation_is_the_table() -> None:
+    assert PAGE.read_text() == page(), "python tools/degradation_page.py"

@@ -77,11 +77,13 @@ class _DegradedReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Degrade
     FEED_PARTIAL: _DegradedReason.ValueType  # 2
     """Not all followed authors could be read in time. A later page ends where this happened; its cursor tries again."""
     CACHE_UNAVAILABLE: _DegradedReason.ValueType  # 3
-    """The feed cache did not answer: the page was assembled from the store."""
+    """A node of the cache did not answer: what it holds was read from its owners, whole and as it is."""
     POSTS_UNAVAILABLE: _DegradedReason.ValueType  # 4
     """Some posts could not be read and were left out."""
     SESSION_UNAVAILABLE: _DegradedReason.ValueType  # 5
     """The head could not be frozen: the page is newest first and continues as LATEST."""
+    FEATURES_UNAVAILABLE: _DegradedReason.ValueType  # 6
+    """The feature store did not answer: some posts were ranked as if nothing were known of them."""
 
 class DegradedReason(_DegradedReason, metaclass=_DegradedReasonEnumTypeWrapper):
     """Why an answer is DEGRADED."""
@@ -93,11 +95,13 @@ RANK_FALLBACK: DegradedReason.ValueType  # 1
 FEED_PARTIAL: DegradedReason.ValueType  # 2
 """Not all followed authors could be read in time. A later page ends where this happened; its cursor tries again."""
 CACHE_UNAVAILABLE: DegradedReason.ValueType  # 3
-"""The feed cache did not answer: the page was assembled from the store."""
+"""A node of the cache did not answer: what it holds was read from its owners, whole and as it is."""
 POSTS_UNAVAILABLE: DegradedReason.ValueType  # 4
 """Some posts could not be read and were left out."""
 SESSION_UNAVAILABLE: DegradedReason.ValueType  # 5
 """The head could not be frozen: the page is newest first and continues as LATEST."""
+FEATURES_UNAVAILABLE: DegradedReason.ValueType  # 6
+"""The feature store did not answer: some posts were ranked as if nothing were known of them."""
 
 class _CacheStatus:
     ValueType = typing.NewType("ValueType", builtins.int)

@@ -137,6 +137,7 @@ class RankCandidatesResponse(message.Message):
     SCORES_FIELD_NUMBER: builtins.int
     MODEL_VERSION_FIELD_NUMBER: builtins.int
     EXPLANATION_FIELD_NUMBER: builtins.int
+    FEATURES_UNAVAILABLE_FIELD_NUMBER: builtins.int
     post_ids: builtins.bytes
     """Packed little-endian int64."""
     author_ids: builtins.bytes
@@ -145,6 +146,8 @@ class RankCandidatesResponse(message.Message):
     """Stage 2 score of each post, packed little-endian float32; descending."""
     model_version: builtins.str
     """Which model scored, e.g. "rules-1"."""
+    features_unavailable: builtins.bool
+    """The feature store did not answer for some candidates: they were scored with default features."""
     @builtins.property
     def explanation(self) -> CandidateExplanation:
         """How explain_id fared; absent when it was not asked for or is no candidate."""
@@ -157,9 +160,10 @@ class RankCandidatesResponse(message.Message):
         scores: builtins.bytes = ...,
         model_version: builtins.str = ...,
         explanation: CandidateExplanation | None = ...,
+        features_unavailable: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["explanation", b"explanation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["author_ids", b"author_ids", "explanation", b"explanation", "model_version", b"model_version", "post_ids", b"post_ids", "scores", b"scores"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["author_ids", b"author_ids", "explanation", b"explanation", "features_unavailable", b"features_unavailable", "model_version", b"model_version", "post_ids", b"post_ids", "scores", b"scores"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

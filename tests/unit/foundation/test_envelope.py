@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from feedmesh.events.v1.envelope_pb2 import Envelope
+from feedmesh.events.v1.fanout_events_pb2 import FanoutChunk
 from feedmesh.events.v1.graph_events_pb2 import FOLLOW_STATE_FOLLOWING, BlockChanged, FollowChanged
 from feedmesh.events.v1.post_events_pb2 import PostCreated, PostDeleted, PostUpdated
 from hypothesis import given
@@ -18,6 +19,10 @@ EVENTS: list[tuple[str, AnyEvent]] = [
     ("post_updated", PostUpdated(post_id=7, author_id=8, caption_length=3)),
     ("post_deleted", PostDeleted(post_id=7, author_id=8)),
     ("follow_changed", FollowChanged(follower_id=1, followee_id=2, state=FOLLOW_STATE_FOLLOWING)),
+    (
+        "fanout_chunk",
+        FanoutChunk(post_ids=[7], author_id=8, follower_ids=b"12345678", number=1, last=True, deliveries=1),
+    ),
     ("block_changed", BlockChanged(blocker_id=1, blocked_id=2, blocked=True)),
 ]
 

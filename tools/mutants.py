@@ -322,7 +322,7 @@ MUTANTS = (
         "post_svc/flows/change_post.py",
         "        await self.cards.tell([changed.post], timeout_s=TELL_WITHIN_S)\n",
         "",
-        "tests/system/test_strict.py::test_a_deleted_post_is_in_no_later_page",
+        "tests/system/test_strict.py::test_a_tombstone_is_there_when_a_delete_is_acknowledged",
     ),
     Mutant(
         "stale follow applied",

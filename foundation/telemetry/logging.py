@@ -4,13 +4,31 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
+from contextlib import suppress
+from typing import Any, BinaryIO
 
 import orjson
 import structlog
 
 logger: Any = structlog.get_logger()
 """Log events, not prose: logger.info("timeline_trimmed", owner=…, dropped=…)."""
+
+
+class LossyFile:
+    """A file that events are lost from rather than work: a disk that is full must not end a consumer that says so."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def write(self, line: bytes) -> None:
+        """Write or lose *line*."""
+        with suppress(OSError):
+            self._file.write(line)
+
+    def flush(self) -> None:
+        """Write or lose what waits."""
+        with suppress(OSError):
+            self._file.flush()
 
 
 def set_up_logging(*, level: str = "INFO", as_json: bool | None = None) -> None:
@@ -28,7 +46,7 @@ def set_up_logging(*, level: str = "INFO", as_json: bool | None = None) -> None:
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(serializer=orjson.dumps),
         ]
-        factory = structlog.BytesLoggerFactory(file=sys.stderr.buffer)
+        factory = structlog.BytesLoggerFactory(file=LossyFile(sys.stderr.buffer))  # type: ignore[arg-type]  # all it uses
     else:
         processors.append(structlog.dev.ConsoleRenderer())
         factory = structlog.PrintLoggerFactory(file=sys.stderr)

@@ -13,10 +13,11 @@ from feedmesh.graph.v1 import user_service_pb2 as user_pb
 from feedmesh.post.v1 import post_service_pb2 as post_pb
 
 from feedmesh_cli.mesh_file import Mesh
-from foundation.cards import card_key
+from foundation.cards import card_key, decode_card
 from foundation.runtime.mesh import MeshSettings
 from foundation.runtime.resources import open_redis
 from foundation.viewers import decode_viewer, viewer_key
+from foundation.visibility import PostState
 from tests.kit.eventually import eventually
 from tests.kit.mesh import Client, running_mesh
 
@@ -150,6 +151,19 @@ async def test_a_tombstone_that_a_failover_lost_still_hides(mesh: Mesh, pair: Pa
         await redis.execute([("SET", card_key(victim), card)])
         await eventually(hidden, timeout_s=2)
         assert (await redis.execute([("GET", card_key(victim))])) == [card], "it was hidden without the tombstone"
+
+
+async def test_a_tombstone_is_there_when_a_delete_is_acknowledged(mesh: Mesh, pair: Pair) -> None:
+    await pair.client.settled()
+    await pair.page()
+    victim = pair.posts[-1]
+    request = post_pb.DeletePostRequest(post_id=victim)
+    await pair.client.posts.DeletePost(request, metadata=pair.client.as_user(pair.bo), timeout=5)
+    async with open_redis(MeshSettings(redis=mesh.redis)) as redis:
+        (record,) = await redis.execute([("GET", card_key(victim))])
+    card = decode_card(record)
+    assert card is not None
+    assert card.state is PostState.DELETED
 
 
 async def test_a_block_is_in_both_records_when_it_is_acknowledged(mesh: Mesh, pair: Pair) -> None:

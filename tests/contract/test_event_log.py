@@ -771,8 +771,8 @@ async def read_until(log: EventLog, stop: asyncio.Event) -> list[int]:
     while not stop.is_set():
         try:
             records = await log.poll(GROUP, [POSTS_CREATED], max_records=50, wait_s=0.2)
+            seen += numbers(records)  # the effect comes first: a commit whose answer is lost may have been made
             await log.commit(GROUP, records)
-            seen += numbers(records)
         except Unavailable:
             await log_rewound(log)
     return seen

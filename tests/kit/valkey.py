@@ -115,7 +115,7 @@ class ValkeyCluster:
                 port = self.ports[place]
                 directory = self._directory / str(port)
                 starting.create_task(self._servers[place].start(directory, port, cluster=self.ports))
-        await eventually(self._agreed)
+        await eventually(self._agreed, timeout_s=30)
 
     async def _agreed(self) -> bool:
         """Whether every node has heard that every node is a primary."""

@@ -88,12 +88,13 @@ class _Reviver:
     async def watch(self, part: Part) -> None:
         """Keeps *part* alive until cancelled. Raises CliError when its end is the end of the mesh."""
         in_a_row = 0
+        started = True
         while True:
             began = self._clock.monotonic()
             child = part.server.child
             await child.wait()
             lived_s = self._clock.monotonic() - began
-            if part.again is not None and child.exit_code in ASKED_TO_END:
+            if part.again is not None and started and child.exit_code in ASKED_TO_END:
                 in_a_row, pause_s = 0, 0.0
                 self._report(f"{part.name} was asked to end: it is started again")
             else:
@@ -104,11 +105,13 @@ class _Reviver:
                 why = child.why_it_ended()
                 self._report(f"{part.name} ended by itself ({why}): it is started again in {pause_s:g} s")
             await asyncio.sleep(pause_s)
+            started = False
             try:
                 part.server = await part.again()
             except CliError as failure:
                 self._report(f"{part.name} did not start: {failure}")
-                continue  # its child has ended: this turn of the loop counts it
+                continue  # the child of before has ended: the next turn counts another short life
+            started = True
             processes = {**self._mesh.processes, part.name: ProcessId.of(part.server.child.pid)}
             self._mesh = replace(self._mesh, processes=processes)
             self._mesh.save()

@@ -58,6 +58,7 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
         users, edges = store.users, store.edges
         publisher = Publisher(log, store.outbox, clock, worker=ids.node, sweep_every_s=mesh.sweep_every_s)
         read_models = ReadModelRecords(store.record_rows, redis)
+        stack.push_async_callback(read_models.close)
         accounts = KeepAccounts(users=users, edges=edges, read_models=read_models, ids=ids, clock=clock)
         follows = ChangeFollows(
             edges=edges, read_models=read_models, outbox=publisher, ids=ids, limit=settings.follow_limit

@@ -143,7 +143,7 @@ class ReadModels(Protocol):
         ...
 
     async def fill_viewers(self, user_ids: Sequence[int]) -> Sequence[bytes]:
-        """As viewers, for somebody who missed them: readers are told too, as far as they can be."""
+        """As viewers, for somebody who missed them: readers are told too, even when the caller has given up."""
         ...
 
     async def fill_authors(self, user_ids: Sequence[int]) -> Sequence[bytes]:

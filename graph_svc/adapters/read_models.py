@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import asyncio
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from contextvars import Context
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from feedmesh.post.v1.post_pb2 import Author
 
@@ -18,6 +20,8 @@ from foundation.visibility import UserState
 
 TELL_WITHIN_S = 0.2
 """How long a reader's node may be silent before a change is not acknowledged (rule 6)."""
+MOST_FILLS = 256
+"""Records being read for readers; one more ends with its caller."""
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -63,11 +67,19 @@ class RecordRows(Protocol):
 
 
 class ReadModelRecords:
-    """graph_svc.ports.ReadModels."""
+    """graph_svc.ports.ReadModels. To be closed: fills that outlive their callers belong to it."""
 
     def __init__(self, rows: RecordRows, redis: RedisCluster) -> None:
         self._rows = rows
         self._redis = redis
+        self._fills: set[asyncio.Task[Sequence[bytes]]] = set()
+
+    async def close(self) -> None:
+        """Give up what is being filled."""
+        for task in self._fills:
+            task.cancel()
+        if self._fills:
+            await asyncio.wait(self._fills)
 
     async def viewers(self, user_ids: Sequence[int]) -> Sequence[bytes]:
         found = await self._rows.viewer_facts(user_ids)
@@ -78,22 +90,47 @@ class ReadModelRecords:
         return [_author(user_id, found[user_id]) if user_id in found else b"" for user_id in user_ids]
 
     async def fill_viewers(self, user_ids: Sequence[int]) -> Sequence[bytes]:
-        records = await self.viewers(user_ids)
-        with suppress(Unavailable):
-            await self._tell_viewers(user_ids, records)
-        return records
+        return await self._outlive(self._fill_viewers(user_ids))
 
     async def fill_authors(self, user_ids: Sequence[int]) -> Sequence[bytes]:
-        records = await self.authors(user_ids)
-        with suppress(Unavailable):
-            await self._tell_authors(user_ids, records)
-        return records
+        return await self._outlive(self._fill_authors(user_ids))
 
     async def tell_viewers(self, user_ids: Sequence[int]) -> None:
         await self._tell_viewers(user_ids, await self.viewers(user_ids))
 
     async def tell_authors(self, user_ids: Sequence[int]) -> None:
         await self._tell_authors(user_ids, await self.authors(user_ids))
+
+    async def _fill_viewers(self, user_ids: Sequence[int]) -> Sequence[bytes]:
+        records = await self.viewers(user_ids)
+        with suppress(Unavailable):
+            await self._tell_viewers(user_ids, records)
+        return records
+
+    async def _fill_authors(self, user_ids: Sequence[int]) -> Sequence[bytes]:
+        records = await self.authors(user_ids)
+        with suppress(Unavailable):
+            await self._tell_authors(user_ids, records)
+        return records
+
+    async def _outlive(self, fill: Coroutine[Any, Any, Sequence[bytes]]) -> Sequence[bytes]:
+        """A fill that goes on when its caller gives up.
+
+        A slow store would otherwise be asked again from the start by each retry, and never answer one. A later caller
+        reads anew all the same: what began before a change was acknowledged may lack it.
+        """
+        if len(self._fills) >= MOST_FILLS:
+            return await fill
+        # An empty context: the caller's deadline is not that of the fill. Each statement has its own.
+        task = asyncio.get_running_loop().create_task(fill, context=Context())
+        self._fills.add(task)
+        task.add_done_callback(self._filled)
+        return await asyncio.shield(task)
+
+    def _filled(self, task: asyncio.Task[Sequence[bytes]]) -> None:
+        self._fills.discard(task)
+        if not task.cancelled():
+            task.exception()  # retrieved: the caller may be gone
 
     async def _tell_viewers(self, user_ids: Sequence[int], records: Sequence[bytes]) -> None:
         pairs = [(viewers.viewer_key(uid), record) for uid, record in zip(user_ids, records, strict=True) if record]

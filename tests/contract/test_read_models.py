@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from foundation.cards import author_key, decode_author
 from foundation.redis.client import RedisCluster
 from foundation.viewers import ViewerRecord, decode_viewer, viewer_key
 from foundation.visibility import UserState
 from graph_svc.adapters.read_models import ReadModelRecords
+from tests.kit.eventually import eventually
 from tests.kit.graph_stores import IDS, GraphStores, cql_graph_stores
 
 
@@ -79,6 +82,43 @@ class _Frozen:
             user_id: type(facts)(version=self._version, state=facts.state, follows=(), blocks=(), mutes=(), marks={})
             for user_id, facts in found.items()
         }
+
+
+async def test_a_fill_is_finished_when_its_caller_has_given_up(graph: GraphStores, redis: RedisCluster) -> None:
+    ana, bo = await graph.people(2)
+    await graph.make_follow(ana, bo)
+    slow = _Slow(graph)
+    records = ReadModelRecords(slow, redis)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(records.fill_viewers([ana]), 0.05)
+    assert await redis.execute([("EXISTS", viewer_key(ana))]) == [0]
+    slow.answers.set()
+
+    async def there() -> bool:
+        return await redis.execute([("EXISTS", viewer_key(ana))]) == [1]
+
+    await eventually(there, timeout_s=5)
+    assert (await told(redis, ana)).follows == {bo}
+    slow.answers.clear()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(records.fill_viewers([bo]), 0.05)
+    await records.close()
+    slow.answers.set()
+    await asyncio.sleep(0.05)
+    assert await redis.execute([("EXISTS", viewer_key(bo))]) == [0]
+
+
+class _Slow:
+    """Rows that come when they are told to."""
+
+    def __init__(self, graph: GraphStores) -> None:
+        self.author_facts = graph.rows.author_facts
+        self.answers = asyncio.Event()
+        self._graph = graph
+
+    async def viewer_facts(self, user_ids):  # type: ignore[no-untyped-def]
+        await self.answers.wait()
+        return await self._graph.rows.viewer_facts(user_ids)
 
 
 async def test_author_records_follow_the_profile(graph: GraphStores, redis: RedisCluster) -> None:

@@ -25,7 +25,8 @@ from tests.kit.eventually import eventually
 
 MAX_PAGES = 1_000
 BUSY = (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED, StatusCode.RESOURCE_EXHAUSTED)
-TRIES = 4
+ASKS_AGAIN_FOR_S = 20.0
+"""As long as a patient client would: a mesh that was loaded a moment ago may refuse for some seconds on a small box."""
 
 
 class Incomplete(AssertionError):
@@ -89,7 +90,9 @@ class Client:
 
     async def latest(self, user_id: int, *, limit: int = 100) -> list[int]:
         """Ids of a user's LATEST feed, to its end. What a busy mesh refuses, or could not read, is asked for again."""
-        for _ in range(TRIES - 1):
+        clock = SystemClock()
+        until = clock.monotonic() + ASKS_AGAIN_FOR_S
+        while clock.monotonic() < until:
             try:
                 return await self._latest(user_id, limit)
             except aio.AioRpcError as failure:

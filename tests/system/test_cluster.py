@@ -90,6 +90,23 @@ async def test_posting_goes_on_while_kafka_is_away_and_nothing_is_lost(mesh: Mes
     await crowd.client.close()
 
 
+@pytest.mark.parametrize("part", ["cassandra", "valkey-2"])
+async def test_a_store_that_is_killed_loses_nothing_that_was_acknowledged(mesh: Mesh, part: str) -> None:
+    crowd = await Crowd.gathered(mesh)
+    async with crowd.busy() as history:
+        await asyncio.sleep(2)
+        before = history.acknowledged
+        kill(mesh, part)
+        await asyncio.sleep(0.5)
+        await crowd.healthy()
+        await asyncio.sleep(2)
+    assert before > 20
+    assert history.acknowledged > before, "posting goes on"
+    assert not history.strange
+    await crowd.complete()
+    await crowd.client.close()
+
+
 def told_healthy(mesh: Mesh) -> bool:
     done = subprocess.run(
         [*FEEDMESH, "status", "--json", "--data", mesh.data], capture_output=True, text=True, timeout=60, check=False

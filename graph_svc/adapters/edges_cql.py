@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from foundation.cql.session import Call, Cql, Row, Statement
@@ -50,6 +50,10 @@ _NEWEST = Statement(
     " WHERE followee_id = ? AND bucket = ? AND followed_id < ? LIMIT ?"
 )
 _FOLLOWERS = Statement("SELECT follower_id FROM followers WHERE followee_id = ? AND bucket = ?")
+# Over partitions of several authors: the store gathers them where they lie, for a fraction of what a request each costs
+# both sides (300 µs an author). Bounded by AUTHORS_AT_ONCE.
+_BUCKETS_OF_MANY = Statement("SELECT followee_id, bucket, n FROM follower_buckets WHERE followee_id IN ?")
+_FOLLOWERS_OF_MANY = Statement("SELECT followee_id, follower_id FROM followers WHERE followee_id IN ? AND bucket = ?")
 
 
 class CqlEdges:
@@ -178,25 +182,41 @@ class CqlEdges:
         ordered = sorted(set(user_ids))
         for start in range(0, len(ordered), AUTHORS_AT_ONCE):
             authors = ordered[start : start + AUTHORS_AT_ONCE]
-            directories = await self._cql.execute_all([(_BUCKETS, (user_id,)) for user_id in authors])
+            directories = await self._directories(authors)
             # Few followers are read at once for all these authors; many come page by page.
-            few = {
-                user_id: buckets[0][0]
-                for user_id, buckets in zip(authors, directories, strict=True)
-                if len(buckets) == 1 and buckets[0][1] <= FOLLOWERS_PER_PAGE
-            }
-            rows = await self._cql.execute_all([(_FOLLOWERS, place) for place in few.items()])
-            at_once = dict(zip(few, rows, strict=True))
-            for user_id, buckets in zip(authors, directories, strict=True):
+            at_once = await self._few_followers(directories)
+            for user_id, buckets in directories.items():
                 if user_id in at_once:
-                    followers = _ids(at_once[user_id])
+                    followers = at_once[user_id]
                     for first in range(0, len(followers), FOLLOWERS_PER_PAGE):
                         yield user_id, followers[first : first + FOLLOWERS_PER_PAGE]
                     continue
-                for bucket, _, _ in reversed(buckets):
+                for bucket, _ in buckets:
                     async for page in self._cql.pages(_FOLLOWERS, (user_id, bucket), rows=FOLLOWERS_PER_PAGE):
                         if followers := _ids(page):
                             yield user_id, followers
+
+    async def _directories(self, user_ids: Sequence[int]) -> dict[int, list[tuple[int, int]]]:
+        """(bucket, number of followers) of each user, oldest bucket first."""
+        directories: dict[int, list[tuple[int, int]]] = {user_id: [] for user_id in user_ids}
+        for user_id, bucket, count in await self._cql.execute(_BUCKETS_OF_MANY, (list(user_ids),)):
+            directories[user_id].append((bucket, count or 0))
+        return {user_id: sorted(buckets) for user_id, buckets in directories.items()}
+
+    async def _few_followers(self, directories: Mapping[int, Sequence[tuple[int, int]]]) -> dict[int, list[int]]:
+        """Followers of those users who have at most a page of them, in one bucket."""
+        by_bucket: dict[int, list[int]] = defaultdict(list)
+        for user_id, buckets in directories.items():
+            if len(buckets) == 1 and buckets[0][1] <= FOLLOWERS_PER_PAGE:
+                by_bucket[buckets[0][0]].append(user_id)
+        found: dict[int, list[int]] = {user_id: [] for users in by_bucket.values() for user_id in users}
+        calls: list[Call] = [(_FOLLOWERS_OF_MANY, (users, bucket)) for bucket, users in by_bucket.items()]
+        for rows in await self._cql.execute_all(calls):
+            for user_id, follower_id in rows:
+                # A partition that holds nothing but its static columns answers with one row of nothing.
+                if follower_id is not None:
+                    found[user_id].append(follower_id)
+        return found
 
     async def _listed(self, entries: Sequence[tuple[int, int]]) -> list[ListedUser]:
         users = await read_users(self._cql, [user_id for _, user_id in entries])

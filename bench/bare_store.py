@@ -37,8 +37,7 @@ async def _measure(url: str, seconds: float) -> dict[str, float]:
             while clock.monotonic() < until:
                 post = NewPost(ids.next(), WORKER, draft)
                 event = posts_cql._created_event(post, post.post_id)  # noqa: SLF001 - the very statements
-                row = posts_cql._inserted(post, post.post_id, event)  # noqa: SLF001
-                await cql.execute_all([row, posts_cql._listed(WORKER, post.post_id)])  # noqa: SLF001
+                await cql.together([posts_cql.creation(post, post.post_id, event)])
                 written += 1
 
         began, used = clock.monotonic(), _cpu()

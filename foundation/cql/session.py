@@ -45,6 +45,8 @@ CALLS_AT_ONCE = 4_000
 """Of one execute_all, so that a long list leaves room for others among those that wait."""
 BATCHES_AT_ONCE = 64
 """Of one batch_all: each holds many rows, and a store that is asked for too many answers none in time."""
+GROUPS_AT_ONCE = 500
+"""Of one `together`: small groups, so more of them than of batches."""
 CONNECT_TIMEOUT_S = 5.0
 REQUEST_TIMEOUT_S = 2.0
 SPECULATE_AFTER_S = 0.05
@@ -117,11 +119,26 @@ class Cql:
 
     async def batch(self, calls: Sequence[Call]) -> None:
         """Statements on ONE partition, atomic and isolated (an unlogged batch). Raises like execute."""
+        await self._as_one(calls)
+
+    async def _as_one(self, calls: Sequence[Call]) -> None:
         batch = BatchStatement(batch_type=BatchType.UNLOGGED)
         for statement, parameters in calls:
             batch.add(await self._prepare(statement), parameters)
         batch.is_idempotent = all(statement.idempotent for statement, _ in calls)
         await self._send(batch, calls[0][0])
+
+    async def together(self, groups: Sequence[Sequence[Call]]) -> None:
+        """Each of *groups* in one request, on a few partitions: cheaper for both sides than a request each.
+
+        A group is neither atomic nor ordered: of one that failed some may be there. GROUPS_AT_ONCE at a time; raises
+        the first failure after all have ended.
+        """
+        for start in range(0, len(groups), GROUPS_AT_ONCE):
+            some = groups[start : start + GROUPS_AT_ONCE]
+            for ended in await asyncio.gather(*map(self._as_one, some), return_exceptions=True):
+                if isinstance(ended, BaseException):
+                    raise ended
 
     async def batch_all(self, batches: Sequence[Sequence[Call]]) -> None:
         """Batches, each on ONE partition, BATCHES_AT_ONCE at a time. Raises the first failure after all have ended."""

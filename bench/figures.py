@@ -34,11 +34,33 @@ def figure(name: str, value: float, unit: str, *, ceiling: float | None = None) 
 
 
 @dataclass(frozen=True, kw_only=True)
+class Table:
+    """Figures of one unit that belong side by side."""
+
+    title: str
+    unit: str
+    rows: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Row to column to figure; all rows have the same columns."""
+
+    def as_text(self) -> str:
+        """As a person reads it."""
+        columns = list(next(iter(self.rows.values()), {}))
+        widest = max(map(len, self.rows), default=0)
+        lines = [f"{self.title} ({self.unit})", " " * (widest + 2) + "".join(f"{name:>15}" for name in columns)]
+        lines += [
+            f"  {name:{widest}}" + "".join(f"{row[column]:15,.0f}" for column in columns)
+            for name, row in self.rows.items()
+        ]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """One run."""
 
     command: str
     figures: list[Figure]
+    tables: list[Table] = field(default_factory=list)
     commit: str = field(default_factory=lambda: commit())
     machine: dict[str, Any] = field(default_factory=lambda: machine())
 

@@ -12,29 +12,32 @@ import typer
 from feedmesh_cli.failures import CliError, ExitCode
 
 if TYPE_CHECKING:
-    from bench.figures import Figure, Report
+    from bench.figures import Figure, Report, Table
 
 FANOUT = "fanout"
+POLICIES = "policies"
+USERS = 100_000
+FOLLOWS_IN_POLICIES = 20
 SECONDS = 8.0
 READERS = 1_000
 FOLLOWS = 200
 
 
 def bench(
-    name: Annotated[
-        str, typer.Argument(help="ceiling, feed, overload, post or fanout; `list` tells what each measures.")
-    ],
+    name: Annotated[str, typer.Argument(help="ceiling, feed, overload, post, fanout or policies; `list` tells each.")],
     seconds: Annotated[float, typer.Option(help="How long each figure is measured.")] = SECONDS,
     readers: Annotated[int, typer.Option(help="Users whose tokens take turns.", min=10)] = READERS,
     follows: Annotated[int, typer.Option(help="How many each follows.", min=1)] = FOLLOWS,
+    users: Annotated[int, typer.Option(help="policies: users of the made-up world.", min=5_000)] = USERS,
     profile: Annotated[str, typer.Option(help="embedded or cluster: what the mesh is made of.")] = "embedded",
     save: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the report there.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """Start a mesh of its own with the reference model, load it, measure, print. Takes about three minutes."""
+    """Start a mesh of its own with the reference model, load it, measure, print. Takes 3 minutes, policies 8."""
     try:
         from bench.fanout import bench_fanout
         from bench.figures import Report
+        from bench.policies import bench_policies
         from bench.scenarios import BENCHES
         from bench.testbed import testbed
     except ImportError as missing:
@@ -47,23 +50,29 @@ def bench(
         for known, one in BENCHES.items():
             print(f"{known:10} {one.about}")
         print(f"{FANOUT:10} deliveries of one worker into three Valkeys, without a mesh around them")
+        print(
+            f"{POLICIES:10} CPU of hybrid, push-only and pull-only on a power law of --users, and of other thresholds"
+        )
         return
     if profile not in ("embedded", "cluster"):
         raise CliError(f"there is no profile {profile!r}", next_step="--profile cluster", code=ExitCode.USAGE)
-    if name not in {*BENCHES, FANOUT}:
+    if name not in {*BENCHES, FANOUT, POLICIES}:
         raise CliError(f"no benchmark {name!r}", next_step="feedmesh bench list", code=ExitCode.USAGE)
 
     def tell(what: str) -> None:
         print(what, file=sys.stderr, flush=True)
 
-    async def run() -> list[Figure]:
+    async def run() -> tuple[list[Figure], list[Table]]:
         if name == FANOUT:
-            return await bench_fanout(seconds, tell)
+            return await bench_fanout(seconds, tell), []
+        if name == POLICIES:
+            return await bench_policies(users=users, follows=FOLLOWS_IN_POLICIES, seconds=seconds, tell=tell)
         async with testbed(users=readers, follows=follows, tell=tell, profile=profile) as bed:
-            return await BENCHES[name].run(bed, seconds, tell)
+            return await BENCHES[name].run(bed, seconds, tell), []
 
-    command = f"feedmesh bench {name} --seconds {seconds:g} --profile {profile}"
-    report = Report(command=command, figures=asyncio.run(run()))
+    made_of = f"--users {users}" if name == POLICIES else f"--profile {profile}"
+    figures, tables = asyncio.run(run())
+    report = Report(command=f"feedmesh bench {name} --seconds {seconds:g} {made_of}", figures=figures, tables=tables)
     if save is not None:
         save.write_text(report.as_json() + "\n", encoding="utf-8")
     print(report.as_json() if json else _table(report), flush=True)
@@ -74,4 +83,5 @@ def _table(report: Report) -> str:
     for one in report.figures:
         share = f"{one.share:7.1%} of {one.ceiling:,.0f}" if one.share is not None else ""
         lines.append(f"  {one.name:34} {one.value:12,.1f} {one.unit:12} {share}")
+    lines += [text for table in report.tables for text in ("", table.as_text())]
     return "\n".join(lines)

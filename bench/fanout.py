@@ -1,4 +1,4 @@
-"""`feedmesh bench fanout`: deliveries beside the bare script, from the store, how soon they show, and a backlog."""
+"""`feedmesh bench fanout`: deliveries beside the bare script, from the store, how soon they show, a backlog, a pair."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import orjson
 
 from bench.fanout_bed import AUTHORS, CLOCK, FOLLOWERS_OF_EACH, FULL, LARGE, LARGEST, FanoutBed, Tell, fanout_bed
 from bench.figures import Figure, figure
+from bench.worker_pair import bench_worker_pair
 from foundation.redis.client import Places
 from foundation.redis.slots import Slots, slots_of_numbers
 from foundation.timeline.port import CAPACITY, SLACK, Owners
@@ -65,13 +66,13 @@ async def bench_fanout(seconds: float, tell: Tell) -> list[Figure]:
             await bed.log.append([bed.post(bed.largest)[1]])
             beside.append(await _large(bed))
             await bed.drained()
-        return [
-            *figures,
+        figures += [
             figure("large_author_alone_p50", float(np.percentile(alone, 50)), "s"),
             figure("large_author_alone_max", max(alone), "s"),
             figure("large_author_beside_largest_p50", float(np.percentile(beside, 50)), "s"),
             figure("large_author_beside_largest_max", max(beside), "s"),
         ]
+    return figures + await bench_worker_pair(tell)
 
 
 async def _bare(bed: FanoutBed, seconds: float) -> float:

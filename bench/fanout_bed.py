@@ -1,4 +1,4 @@
-"""What the fan-out is measured on: three Valkeys, a log, graph_svc with made-up followers, and one worker process."""
+"""What the fan-out is measured on: three Valkeys, a log, graph_svc with made-up followers, and worker processes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -53,6 +54,8 @@ FOLLOWERS_OF_EACH = 200
 LARGE, LARGEST = 9_999, READERS
 CLOCK = SystemClock()
 LOOK_S = 0.005
+LOOK_AT_KAFKA_S = 0.05
+"""A look at Kafka asks a broker that has other things to do."""
 GROUPS = {"fanout.posts": POSTS_CREATED, "fanout.large": POSTS_CREATED, "fanout.chunks": FEED_FANOUT}
 
 Tell = Callable[[str], None]
@@ -65,9 +68,13 @@ class FanoutBed:
     redis: RedisCluster
     log: EventLog
     worker: Child
+    start_worker: Callable[[], Awaitable[Child]]
+    """Starts one more; ended with the bed."""
     valkeys: Sequence[int]
     """Process ids."""
     readers: Owners
+    look_s: float = LOOK_S
+    """How often the log is asked whether all is done."""
     ids: Snowflakes = field(default_factory=lambda: Snowflakes(CLOCK, region=7))
 
     @property
@@ -118,7 +125,7 @@ class FanoutBed:
     async def drained(self) -> None:
         """Everything in the log is done."""
         while any([await self.log.lag(group, [topic]) for group, topic in GROUPS.items()]):
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(self.look_s)
 
     async def arrived(self, post_id: int, owners: Sequence[int]) -> None:
         """The lists of *owners* hold the post, near their heads."""
@@ -128,11 +135,11 @@ class FanoutBed:
 
     def worker_cpu_s(self) -> float:
         """CPU of the worker so far."""
-        return _cpu_s(self.worker.pid)
+        return cpu_s(self.worker.pid)
 
     def valkey_cpu_s(self) -> float:
         """CPU of all Valkeys so far."""
-        return sum(map(_cpu_s, self.valkeys))
+        return sum(map(cpu_s, self.valkeys))
 
     def worker_mib(self) -> float:
         """Resident memory of the worker."""
@@ -148,13 +155,13 @@ def followers_of(readers: Owners, author: int) -> Owners:
 
 
 @asynccontextmanager
-async def fanout_bed(tell: Tell) -> AsyncIterator[FanoutBed]:
-    """Everything started; lists and followers are there."""
+async def fanout_bed(tell: Tell, *, log_url: str = "") -> AsyncIterator[FanoutBed]:
+    """Everything started; lists and followers are there. The log is one of SQLite's own unless *log_url* is given."""
     async with AsyncExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="feedmesh-bench-")))
         tell("starting three Valkeys")
-        ports = free_ports(NODES + 4)
-        nodes, (graph_port, graph_status, worker_port, worker_status) = ports[:NODES], ports[NODES:]
+        ports = free_ports(NODES + 2)
+        nodes, (graph_port, graph_status) = ports[:NODES], ports[NODES:]
         servers = [ValkeyServer() for _ in nodes]
         for server in servers:
             stack.push_async_callback(server.stop)
@@ -179,7 +186,7 @@ async def fanout_bed(tell: Tell) -> AsyncIterator[FanoutBed]:
         mesh = partial(
             MeshSettings,
             redis=",".join(f"127.0.0.1:{port}" for port in nodes),
-            log_url=f"sqlite:///{scratch}/log.db",
+            log_url=log_url or f"sqlite:///{scratch}/log.db",
             jwks_path=str(issuer.jwks_path),
             internal_key="the key of a benchmark",
             graph_svc=f"127.0.0.1:{graph_port}",
@@ -187,19 +194,31 @@ async def fanout_bed(tell: Tell) -> AsyncIterator[FanoutBed]:
         graph = graph_svc.settings.Settings(
             mesh=mesh(port=graph_port, status_port=graph_status), database_url=database_url, cursor_key="ab" * 32
         )
-        worker = fanout_worker.settings.Settings(mesh=mesh(port=worker_port, status_port=worker_status))
-        tell("starting graph_svc and one worker")
-        children = []
-        for name, settings, status in (("graph_svc", graph, graph_status), ("fanout_worker", worker, worker_status)):
-            child = await start_child(
-                name, [sys.executable, "-m", name], scratch / f"{name}.log", environment=to_environment(settings)
-            )
+
+        async def start(name: str, settings: Any, status: int) -> Child:
+            log = scratch / f"{name}-{status}.log"
+            child = await start_child(name, [sys.executable, "-m", name], log, environment=to_environment(settings))
             stack.push_async_callback(child.stop, grace_s=5.0)
             await until_ready(child, partial(status_answers, f"127.0.0.1:{status}"), "look at its log")
-            children.append(child)
-        log = await stack.enter_async_context(open_log(worker.mesh))
+            return child
+
+        async def start_worker() -> Child:
+            port, status = free_ports(2)
+            settings = fanout_worker.settings.Settings(mesh=mesh(port=port, status_port=status))
+            return await start("fanout_worker", settings, status)
+
+        tell("starting graph_svc and one worker")
+        await start("graph_svc", graph, graph_status)
+        first = await start_worker()
+        log = await stack.enter_async_context(open_log(graph.mesh))
         yield FanoutBed(
-            redis=redis, log=log, worker=children[1], valkeys=[server.pid for server in servers], readers=readers
+            redis=redis,
+            log=log,
+            worker=first,
+            start_worker=start_worker,
+            valkeys=[server.pid for server in servers],
+            readers=readers,
+            look_s=LOOK_AT_KAFKA_S if log_url.startswith("kafka:") else LOOK_S,
         )
 
 
@@ -232,6 +251,7 @@ def _insert(connection: Connection, rows: list[dict[str, int]]) -> None:
     connection.execute(insert(FOLLOWERS), rows)
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
+    """CPU of the process so far."""
     times = psutil.Process(pid).cpu_times()
     return float(times.user + times.system)

@@ -29,7 +29,7 @@ from fanout_worker.flows.deliver_chunks import DeliverChunks
 from fanout_worker.flows.fan_out_posts import FanOutPosts
 from fanout_worker.flows.unlink_feeds import UnlinkFeeds
 from fanout_worker.model import Level
-from fanout_worker.settings import AUDIT_LATER_S, Settings
+from fanout_worker.settings import Settings
 from fanout_worker.stages.budget import Budget
 from foundation.events.consumer import Consumer
 from foundation.events.port import FEED_FANOUT, GRAPH_BY_FOLLOWER, POSTS_CREATED
@@ -153,7 +153,7 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
                 clock=clock,
                 every_nth=settings.audit_every_nth,
                 per_s=settings.audit_per_s,
-                windows_s=(settings.audit_first_s, *AUDIT_LATER_S),
+                windows_s=settings.audit_windows_s(),
             )
             noting = Consumer(
                 log,

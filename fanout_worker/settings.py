@@ -10,9 +10,6 @@ from foundation.model.tiers import PULL_FROM
 from foundation.runtime.mesh import MeshSettings
 from foundation.runtime.settings import SettingsInvalid
 
-AUDIT_LATER_S = (60.0, 600.0)
-"""When the audit looks again."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -47,7 +44,11 @@ class Settings:
     audit_per_s: float = 2.0
     """Posts that a worker takes for that a second, at most."""
     audit_first_s: float = 5.0
-    """When a post is looked for first; 1 minute and 10 minutes follow."""
+    """How long after it was made a post is looked for first."""
+    audit_second_s: float = 60.0
+    """How long after it was made it is looked for again."""
+    audit_third_s: float = 600.0
+    """How long after it was made it is looked for once more, and never again."""
 
     def __post_init__(self) -> None:
         faults = self.policy().faults()
@@ -60,12 +61,17 @@ class Settings:
             faults.append(f"audit_every_nth={self.audit_every_nth}: must be 0 or more")
         if self.audit_per_s <= 0:
             faults.append(f"audit_per_s={self.audit_per_s}: must be above 0")
-        if not 0 < self.audit_first_s < AUDIT_LATER_S[0]:
-            faults.append(f"audit_first_s={self.audit_first_s}: must be above 0 and below {AUDIT_LATER_S[0]:g}")
+        looks = self.audit_windows_s()
+        if not 0 < looks[0] < looks[1] < looks[2]:
+            faults.append("audit_first_s, audit_second_s, audit_third_s={:g}, {:g}, {:g}: must ascend".format(*looks))
         if self.highest_level_by_lag not in list(Level):
             faults.append(f"highest_level_by_lag={self.highest_level_by_lag}: must be 0 to 3")
         if faults:
             raise SettingsInvalid("wrong settings:\n  " + "\n  ".join(faults))
+
+    def audit_windows_s(self) -> tuple[float, float, float]:
+        """When a post is looked for."""
+        return self.audit_first_s, self.audit_second_s, self.audit_third_s
 
     def policy(self) -> Policy:
         """Who is pushed, and how."""

@@ -98,6 +98,7 @@ def test_every_post_has_one_of_the_two_consumers(followers: int) -> None:
         ({"FANOUT_POLICY": "push_most"}, "must be one of hybrid, rate_limited, push_only, pull_only"),
         ({"HIGHEST_LEVEL_BY_LAG": "4"}, "highest_level_by_lag=4: must be 0 to 3"),
         ({"MAX_CHUNKS": "0"}, "max_chunks=0: must be 1 or more"),
+        ({"AUDIT_SECOND_S": "600"}, "audit_third_s=5, 600, 600: must ascend"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_with_the_reason(environment: dict[str, str], fault: str) -> None:

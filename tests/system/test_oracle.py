@@ -10,12 +10,16 @@ from feedmesh.feed.v1 import feed_pb2
 from feedmesh.post.v1 import post_internal_service_pb2 as post_pb
 from feedmesh.post.v1.post_internal_service_pb2_grpc import PostInternalServiceStub
 
+from bench.stored_world import store_graph, store_tiers
 from feedmesh_cli.edge_list import read_edge_list
-from feedmesh_cli.loading import load
+from feedmesh_cli.loading import load, progress
 from feedmesh_cli.mesh_file import Mesh
 from feedmesh_cli.world import World, as_world, make_world
+from foundation.model.clock import SystemClock
+from foundation.model.tiers import PULL_FROM
 from foundation.rpc.channels import internal_channel
 from foundation.timeline.port import CAPACITY
+from tests.kit.large_author import large_author_world, readers_agree_with_the_model
 from tests.kit.mesh import Client, running_mesh
 from tests.kit.reference import ReferenceWorld
 
@@ -88,4 +92,22 @@ async def test_feeds_of_a_made_up_world_of_5000_are_the_model_to_their_end(tmp_p
             pages = await client.pages(user, feed_pb2.RANKED, limit=37)
             ranked = [post.post_id for page in pages for post in page.posts]
             assert sorted(ranked, reverse=True) == model.latest(user), "RANKED shows the same posts in another order"
+        await client.close()
+
+
+@pytest.mark.slow
+@pytest.mark.envoy
+@pytest.mark.timeout(300)
+async def test_feeds_of_5000_readers_of_an_author_of_100000_followers_are_the_model(tmp_path: Path) -> None:
+    data = tmp_path / "mesh"
+    data.mkdir()
+    now_ms = SystemClock().now_ms()
+    world = large_author_world(seed=5, now_ms=now_ms)
+    store = f"sqlite:///{data}/graph.db"
+    with progress() as bar:
+        await store_graph(store, world, bar, now_ms=now_ms)
+    await store_tiers(store, pull_from=PULL_FROM)
+    with running_mesh(data) as mesh:
+        client = Client(mesh)
+        await readers_agree_with_the_model(client, world)
         await client.close()

@@ -11,20 +11,27 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import rule, run_state_machine_as_test
 
 from feedmesh_cli.edge_list import read_edge_list
+from feedmesh_cli.engines.addresses import EngineAddresses
 from feedmesh_cli.mesh_file import Mesh, load_mesh
 from feedmesh_cli.readiness import wait_until_ready
 from feedmesh_cli.world import as_world, make_world
+from foundation.cql.address import CqlAddress
+from foundation.cql.session import open_cql
 from foundation.events.port import POSTS_CREATED, Event
 from foundation.model.clock import SystemClock
+from foundation.model.tiers import PULL_FROM
 from foundation.runtime.mesh import MeshSettings
 from foundation.runtime.resources import open_log
 from tests.kit.eventually import eventually
+from tests.kit.large_author import LARGE, LARGEST, READER_PLACES, large_author_world, readers_agree_with_the_model
 from tests.kit.mesh import FEEDMESH, Client, running_mesh
+from tests.kit.stored_cql import store_graph_cql
 from tests.nemesis.load import Crowd
 from tests.system.test_oracle import GRAPH, compare, loaded
 from tests.system.test_state_machine import Network
@@ -71,6 +78,18 @@ async def test_a_real_graph_gets_exactly_what_the_model_says(mesh: Mesh, client:
         world = make_world(users=900, seed=3)
     model, ids = await loaded(mesh, client, world)
     await compare(client, model, ids)
+
+
+async def test_5000_readers_of_an_author_of_100000_followers_get_exactly_what_the_model_says(
+    mesh: Mesh, client: Client
+) -> None:
+    now_ms = SystemClock().now_ms()
+    world = large_author_world(seed=5, now_ms=now_ms)
+    acting = np.array([LARGEST, LARGE, *READER_PLACES])
+    store = CqlAddress.parse(EngineAddresses.running(mesh).store("graph_svc"))
+    async with open_cql(store) as cql:
+        await store_graph_cql(cql, world, acting, pull_from=PULL_FROM, now_ms=now_ms)
+    await readers_agree_with_the_model(client, world)
 
 
 async def test_posting_goes_on_while_kafka_is_away_and_nothing_is_lost(mesh: Mesh) -> None:

@@ -332,6 +332,13 @@ MUTANTS = (
         "tests/component/test_fanout_worker.py::test_a_chunk_that_fails_for_good_unlinks_its_followers",
     ),
     Mutant(
+        "chunk of which a node was away held to be done",
+        "fanout_worker/edge/records.py",
+        "        return [Postponed(found[place][0], NODE_AWAY, counted=False) for place in sorted(failed)]\n",
+        "        return []\n",
+        "tests/component/test_fanout_worker.py::test_a_chunk_of_which_a_hanging_node_took_nothing_comes_again",
+    ),
+    Mutant(
         "an author pulled whom nobody pulls",
         "fanout_worker/stages/policy.py",
         "if post.tier in (Tier.PULL, Tier.SUPER):",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,7 +29,7 @@ from foundation.cards import encode_card
 from foundation.errors import Unavailable
 from foundation.events import consumer
 from foundation.events.envelope import decode, encode
-from foundation.events.port import DEAD_LETTERS, FEED_FANOUT, POSTS_CREATED, Event, EventLog, Record
+from foundation.events.port import DEAD_LETTERS, FEED_FANOUT, POSTS_CREATED, RETRY_5S, Event, EventLog, Record
 from foundation.events.sql_log import GROUP_OFFSETS, LOG_TABLES, SqlEventLog
 from foundation.model.clock import SystemClock
 from foundation.model.ids import id_at
@@ -36,7 +38,7 @@ from foundation.redis.client import RedisCluster
 from foundation.rpc.server import Access, Call, ServerSettings, Service, build_server
 from foundation.rpc.tokens import DevIssuer
 from foundation.runtime.mesh import MeshSettings
-from foundation.runtime.resources import open_log
+from foundation.runtime.resources import open_log, open_redis
 from foundation.sql.database import open_database
 from foundation.timeline.gaps import RedisGaps
 from foundation.timeline.port import ABSENT_AFTER_S, TTL_S
@@ -44,6 +46,7 @@ from foundation.timeline.redis import AUTHOR_POSTS, FEED, RedisTimelines, route_
 from foundation.viewers import encode_viewer
 from foundation.visibility import PostState, UserState
 from tests.kit.eventually import eventually
+from tests.kit.valkey import ValkeyCluster
 
 KEY = "an internal key of a test"
 GROUPS = {name: topics for name, topics in CONSUMER_GROUPS.items() if name.startswith("fanout.")}
@@ -347,6 +350,32 @@ async def test_a_chunk_that_fails_for_good_unlinks_its_followers(world: World, m
         await world.settled()
     assert set(await world.feeds.read([1, 1_501, 5_000])) == {5_000}, "skipping is unlinking"
     assert len(await world.records(DEAD_LETTERS)) == 2
+
+
+async def test_a_chunk_of_which_a_hanging_node_took_nothing_comes_again(
+    world: World, valkey_cluster: ValkeyCluster
+) -> None:
+    many = list(range(1, 1_001))
+    nodes = ",".join(f"{host}:{port}" for host, port in valkey_cluster.addresses)
+    settings = replace(world.settings, mesh=replace(world.settings.mesh, redis=nodes))
+    chunk = FanoutChunk(post_ids=[NOW + 1], author_id=ANA, follower_ids=np.array(many).tobytes(), number=1, last=True)
+    async with open_redis(settings.mesh) as redis:
+        keys = [timeline_key(FEED, owner) for owner in many]
+        await redis.execute([("RPUSH", key, 0) for key in keys], timeout_s=5)
+        async with compose(settings):
+            os.kill(valkey_cluster.pid(1), signal.SIGSTOP)
+            try:
+                await world.log.append([Event(FEED_FANOUT, 1, encode(chunk, event_id=1, version=1))])
+
+                async def postponed() -> bool:
+                    return bool(await world.records(RETRY_5S))
+
+                await eventually(postponed, timeout_s=20)
+            finally:
+                os.kill(valkey_cluster.pid(1), signal.SIGCONT)
+            await world.settled()
+        lists = await redis.execute([("LRANGE", key, 0, -1) for key in keys], timeout_s=5)
+    assert all(elements == [b"%d" % (NOW + 1), b"0"] for elements in lists)
 
 
 async def test_a_limited_push_keeps_its_limit_and_others_pass_it(world: World) -> None:

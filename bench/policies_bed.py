@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import psutil
-from feedmesh.feed.v1 import feed_pb2
 from feedmesh.feed.v1 import feed_service_pb2 as feed_pb
 from feedmesh.feed.v1.feed_service_pb2_grpc import FeedServiceStub
 from feedmesh.post.v1 import post_service_pb2 as post_pb
@@ -29,7 +28,7 @@ import post_svc.settings
 import rank_svc.settings
 from bench import reference_model
 from bench.stored_world import Ids, StoredWorld, power_law, store_graph, store_posts, store_tiers
-from bench.testbed import CREATE_POST, GET_FEED, Tell
+from bench.testbed import CREATE_POST, GET_FEED, WARM_ROUNDS, Tell, is_whole
 from fanout_worker.adapters.pressure_redis import Override, set_override
 from fanout_worker.model import Level
 from fanout_worker.stages.policy import PolicyName
@@ -59,7 +58,6 @@ SHORT = 20
 """Ids in the timeline of somebody who does not read."""
 LISTS_AT_ONCE = 1_000
 AT_ONCE = 16
-READ_ROUNDS = 10
 NOBODY = 2**31 - 2
 """More followers than anybody has."""
 LOOK_S = 0.02
@@ -234,9 +232,13 @@ class PoliciesBed:
 
             # Nothing is cached at first: a page may come without what its reader's second one has.
             left = list(self.reader_tokens)
-            for _ in range(READ_ROUNDS):
+            for _ in range(WARM_ROUNDS):
                 pages = await asyncio.gather(*map(first, left), return_exceptions=True)
-                left = [token for token, page in zip(left, pages, strict=True) if not _is_whole(page)]
+                left = [
+                    token
+                    for token, page in zip(left, pages, strict=True)
+                    if isinstance(page, BaseException) or not is_whole(page)
+                ]
         if left:
             raise RuntimeError(f"{len(left)} of {len(self.reader_tokens)} readers get no whole page")
 
@@ -269,12 +271,6 @@ class PoliciesBed:
         pids = {name: child.pid for name, child in self.children.items()} | {"valkey": self.valkey.pid}
         times = {name: psutil.Process(pid).cpu_times() for name, pid in pids.items()}
         return {name: float(one.user + one.system) for name, one in times.items()}
-
-
-def _is_whole(page: feed_pb.GetFeedResponse | BaseException) -> bool:
-    if isinstance(page, BaseException):
-        return False
-    return len(page.posts) == 20 and page.quality == feed_pb2.NORMAL
 
 
 @asynccontextmanager

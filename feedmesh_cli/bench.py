@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 FANOUT = "fanout"
 POLICIES = "policies"
+GROWTH = "growth"
 USERS = 100_000
 FOLLOWS_IN_POLICIES = 20
 SECONDS = 8.0
@@ -24,7 +25,7 @@ FOLLOWS = 200
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help="ceiling, feed, overload, post, fanout or policies; `list` tells each.")],
+    name: Annotated[str, typer.Argument(help="One of those that `list` tells.")],
     seconds: Annotated[float, typer.Option(help="How long each figure is measured.")] = SECONDS,
     readers: Annotated[int, typer.Option(help="Users whose tokens take turns.", min=10)] = READERS,
     follows: Annotated[int, typer.Option(help="How many each follows.", min=1)] = FOLLOWS,
@@ -37,6 +38,7 @@ def bench(
     try:
         from bench.fanout import bench_fanout
         from bench.figures import Report
+        from bench.growth import bench_growth
         from bench.policies import bench_policies
         from bench.scenarios import BENCHES
         from bench.testbed import testbed
@@ -50,13 +52,14 @@ def bench(
         for known, one in BENCHES.items():
             print(f"{known:10} {one.about}")
         print(f"{FANOUT:10} deliveries of one worker into three Valkeys, without a mesh around them")
+        print(f"{GROWTH:10} CPU of a page as the graph, the follows of its viewer and the history grow 100 times")
         print(
             f"{POLICIES:10} CPU of hybrid, push-only and pull-only on a power law of --users, and of other thresholds"
         )
         return
     if profile not in ("embedded", "cluster"):
         raise CliError(f"there is no profile {profile!r}", next_step="--profile cluster", code=ExitCode.USAGE)
-    if name not in {*BENCHES, FANOUT, POLICIES}:
+    if name not in {*BENCHES, FANOUT, POLICIES, GROWTH}:
         raise CliError(f"no benchmark {name!r}", next_step="feedmesh bench list", code=ExitCode.USAGE)
 
     def tell(what: str) -> None:
@@ -65,6 +68,8 @@ def bench(
     async def run() -> tuple[list[Figure], list[Table]]:
         if name == FANOUT:
             return await bench_fanout(seconds, tell), []
+        if name == GROWTH:
+            return await bench_growth(seconds, tell), []
         if name == POLICIES:
             return await bench_policies(users=users, follows=FOLLOWS_IN_POLICIES, seconds=seconds, tell=tell)
         async with testbed(users=readers, follows=follows, tell=tell, profile=profile) as bed:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from feedmesh.events.v1.envelope_pb2 import Envelope
 
@@ -31,6 +31,9 @@ Burial = Callable[[Record, Envelope], Awaitable[None]]
 """Called before a record goes to the dead letters: makes good what will not be done. Raises like a handler."""
 
 WAIT_S = 1.0
+COMMIT_EVERY_S = 0.05
+"""Under load what is done is committed twenty times a second, not after each small batch: a commit costs the log more
+than the batch. After a crash so much is done again, with no effect."""
 TRIES = 3
 RECENT_S = 60
 """How much of what took effect is done again after repeat_recent."""
@@ -68,6 +71,9 @@ class Consumer:
         self._recent: deque[tuple[float, int]] = deque()
         """Second in which records took effect, and when the oldest of them was appended; RECENT_S of it."""
         self._repeat_from_ms: int | None = None
+        self._owed: dict[tuple[str, int], Record] = {}
+        """The last record of each partition that is done and not committed."""
+        self._commit_at = 0.0
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Consumer]:
@@ -112,10 +118,18 @@ class Consumer:
         return await self._log.lag(self._group, self._topics) == 0
 
     async def _consume(self) -> None:
+        try:
+            await self._consume_until_stopped()
+        finally:
+            with suppress(DomainError):  # what is not committed is done again, with no effect
+                await self._commit()
+
+    async def _consume_until_stopped(self) -> None:
         behind = True
         while not self._stopping.is_set():
             try:
                 if behind:
+                    await self._commit()
                     # What was polled and not finished, here or by another consumer of this process, comes again.
                     await self._log.rewind(self._group, self._topics)
                     behind = False
@@ -123,6 +137,8 @@ class Consumer:
                 records = await self._poll()
                 if records:
                     await self._process(records)
+                if self._owed and self._clock.monotonic() >= self._commit_at:
+                    await self._commit()
                 continue
             except _Stopped:
                 return
@@ -143,6 +159,7 @@ class Consumer:
         from_ms = self._repeat_from_ms
         if from_ms is None:
             return
+        await self._commit()  # later it would undo this
         await self._log.rewind_to(self._group, self._topics, from_ms)
         if self._repeat_from_ms == from_ms:  # nobody asked for more meanwhile
             self._repeat_from_ms = None
@@ -165,13 +182,14 @@ class Consumer:
 
     async def _poll(self) -> Sequence[Record]:
         self._polling = True
+        wait_s = min(WAIT_S, max(0.0, self._commit_at - self._clock.monotonic())) if self._owed else WAIT_S
         try:
-            return await self._log.poll(self._group, self._topics, max_records=self._max_records, wait_s=WAIT_S)
+            return await self._log.poll(self._group, self._topics, max_records=self._max_records, wait_s=wait_s)
         finally:
             self._polling = False
 
     async def _process(self, records: Sequence[Record]) -> None:
-        """Handle *records* when due; commit each lot after its effect: a crash repeats it and loses nothing."""
+        """Handle *records* when due; each lot is committed after its effect: a crash repeats it and loses nothing."""
         waiting = sorted(records, key=due_ms) if any(map(due_ms, records)) else records
         while waiting:
             if not await self._until(due_ms(waiting[0])):
@@ -180,6 +198,8 @@ class Consumer:
             ready = [record for record in waiting if due_ms(record) <= now_ms]
             waiting = waiting[len(ready) :]
             await self._process_now(ready)
+            if waiting:
+                await self._commit()  # the others may be due in minutes
 
     async def _until(self, ms: int) -> bool:
         """Whether it is *ms* now; else what took effect shall be repeated first, and what is in hand comes again."""
@@ -201,7 +221,17 @@ class Consumer:
         if batch:
             await self._handle_all(batch)
             self._note_effect(records)
-        await self._log.commit(self._group, records)
+        for record in records:
+            place = (record.topic, record.partition)
+            if place not in self._owed or self._owed[place].offset < record.offset:
+                self._owed[place] = record
+
+    async def _commit(self) -> None:
+        if self._owed:
+            # Of a commit that fails nobody knows what became of it: then reading goes on from what the log says.
+            owed, self._owed = self._owed, {}
+            await self._log.commit(self._group, list(owed.values()))
+            self._commit_at = self._clock.monotonic() + COMMIT_EVERY_S
 
     async def _handle_all(self, batch: Batch) -> None:
         try:

@@ -158,6 +158,29 @@ async def test_the_next_consumer_of_this_process_goes_on_where_the_last_one_was_
     assert world.seen == [1, 2, 3]
 
 
+async def test_small_batches_share_a_commit_and_none_is_left_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await world.append(*range(60))
+    commit, commits = world.log.commit, 0
+
+    async def counting(group: str, records: Sequence[Record]) -> None:
+        nonlocal commits
+        commits += 1
+        await commit(group, records)
+
+    monkeypatch.setattr(world.log, "commit", counting)
+    monkeypatch.setattr(module, "COMMIT_EVERY_S", 0.2)
+    async with world.consumer(max_records=1).running() as consumer:
+        await eventually(consumer.drained)
+        assert world.seen == [*range(60)]
+        assert commits < 30
+        before = commits
+        await world.append(60)
+        await eventually(lambda: world_saw(world, [*range(61)]))
+    # Stopped before it was due.
+    assert commits > before
+    assert await world.lag() == 0
+
+
 async def test_stopping_finishes_and_commits_the_batch_in_hand(world: World) -> None:
     finished = []
 

@@ -80,12 +80,12 @@ async def load(mesh: Mesh, usernames: Sequence[str], follows: NDArray[np.int64],
                     for p in batch
                 ]
                 await channel.call(stub.ImportPosts, post_pb.ImportPostsRequest(posts=imported), CALL_TIMEOUT_S)
-        await _drained(mesh, bar)
+        await drained(mesh, bar)
     return Loaded(len(usernames), created, len(posts), round(clock.monotonic() - started, 2))
 
 
-async def _drained(mesh: Mesh, bar: Progress) -> None:
-    """Waits until no consumer group has lag."""
+async def drained(mesh: Mesh, bar: Progress) -> None:
+    """Waits until no consumer group has lag. Raises CliError when one makes no progress for DRAIN_STALL_S."""
     clock = SystemClock()
     least, since = sys.maxsize, clock.monotonic()
     most = 0

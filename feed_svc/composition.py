@@ -16,6 +16,7 @@ from feed_svc.adapters.hot_timelines import HotAuthorPosts, HotTimelines, whole_
 from feed_svc.adapters.known_gaps import KnownGaps
 from feed_svc.adapters.positions_sql import SqlPositions
 from feed_svc.adapters.ranker_grpc import GrpcRanker
+from feed_svc.adapters.recommender_grpc import GrpcRecommender
 from feed_svc.adapters.seen_redis import RedisSeenPosts
 from feed_svc.adapters.sessions_redis import RedisSessions
 from feed_svc.adapters.shelf import ReadThroughShelf
@@ -92,7 +93,9 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
         stack.push_async_callback(hot.close)
         author_posts = HotAuthorPosts(read_through, hot, partial(hot_keys.owners, AUTHOR_POSTS))
         open_home = OpenHome(
-            homes=FencedHomes(RedisHomes(redis, read_within_s=cache_timeout_s), fence),
+            homes=FencedHomes(
+                RedisHomes(redis, read_within_s=cache_timeout_s, recommendations=settings.recommendations), fence
+            ),
             graph=people,
             author_posts=author_posts,
             timelines=feeds,
@@ -105,6 +108,10 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
             sources=[PulledAuthors(author_posts=author_posts, timeout_s=settings.source_timeout_ms / 1000)]
         )
         ranker = GrpcRanker(rank, timeout_s=settings.rank_timeout_ms / 1000)
+        recommender = None
+        if settings.recommendations:
+            recommender = GrpcRecommender(rank)
+            await stack.enter_async_context(recommender.running())
         get_feed = GetFeed(
             open_home=open_home,
             mend_gaps=MendGaps(
@@ -122,6 +129,7 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
             clock=clock,
             randomness=randomness,
             answer_within_s=settings.answer_within_ms / 1000,
+            recommender=recommender,
         )
         count_newer = CountNewer(open_home=open_home, gather_candidates=gather_candidates, shelf=shelf, clock=clock)
         heads = HeadWatch(RedisHeads(redis), randomness, capacity=settings.max_watchers)

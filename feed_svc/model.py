@@ -108,6 +108,17 @@ class Session:
     """The greatest id when it was frozen."""
     ids: Sequence[int]
     """At most HEAD_CAPACITY, in the order shown."""
+    recommended: frozenset[int] = frozenset()
+    """Those of `ids` that are in it without being followed."""
+
+
+@dataclass(slots=True, frozen=True)
+class Recommended:
+    """What a job found for a viewer, best first."""
+
+    ids: Sequence[int]
+    made_ms: int
+    """When, ms since 1970."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -121,6 +132,8 @@ class Home:
     own: Timeline | None
     """The viewer's own newest posts; None: cold."""
     seen: Seen = field(default_factory=lambda: NOTHING_SEEN)
+    recommended: Recommended | None = None
+    """None: not asked for, or there is none."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -150,8 +163,15 @@ class Candidates:
     """What a head may be made of."""
 
     ids: Sequence[int]
-    """Strictly descending, at most MAX_CANDIDATES."""
+    """Strictly descending: of whom the viewer follows, and their own."""
     reasons: frozenset[Degraded]
+    recommended: frozenset[int] = frozenset()
+    """None of `ids`; with them at most MAX_CANDIDATES."""
+
+    @property
+    def all_ids(self) -> Sequence[int]:
+        """Both, strictly descending."""
+        return sorted({*self.ids, *self.recommended}, reverse=True) if self.recommended else self.ids
 
 
 @dataclass(slots=True, frozen=True)

@@ -13,8 +13,8 @@ from foundation.viewers import ViewerRecord
 class Homes(Protocol):
     """Everything about one viewer that lies on one node."""
 
-    async def load(self, viewer_id: int, *, with_seen: bool = False) -> Home:
-        """Viewer record, timeline and own posts in one call, seen posts where asked for. Raises Unavailable."""
+    async def load(self, viewer_id: int, *, for_head: bool = False) -> Home:
+        """Viewer record, timeline and own posts in one call; seen and recommended posts for a head. Raises Unavailable."""
         ...
 
 
@@ -96,6 +96,14 @@ class SeenPosts(Protocol):
 
     async def mark(self, viewer_id: int, post_ids: Sequence[int]) -> None:
         """Remember *post_ids*; idempotent. Raises Unavailable."""
+        ...
+
+
+class Recommender(Protocol):
+    """Whoever makes recommendations."""
+
+    def wish(self, viewer_id: int) -> None:
+        """New ones for this viewer, soon. Returns at once; nothing is promised."""
         ...
 
 

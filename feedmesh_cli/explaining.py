@@ -32,6 +32,7 @@ def as_text(found: dict[str, Any]) -> str:
     source = {
         "PUSHED": "pushed into the list",
         "PULLED": "pulled from its author",
+        "RECOMMENDED": "recommended",
         "OWN": "one's own",
     }.get(found["source"], "of nobody who is followed")
     lines = [f"post {found['post_id']}: {place}", f"  {found['decision']}", f"  source: {source}"]

@@ -36,6 +36,8 @@ class Surface(IntEnum):
     """The home feed: only what is followed or one's own; mutes apply."""
     DIRECT = 2
     """By id or on a profile: mutes do not apply."""
+    RECOMMENDED = 3
+    """In the home feed without being followed: only of public authors; mutes apply."""
 
 
 class AuthorFacts(NamedTuple):
@@ -73,4 +75,6 @@ def visible(viewer_id: int, author: AuthorFacts, post: PostState, edge: Edge, su
         return False
     if surface is Surface.FEED:
         return following and not edge.muted
+    if surface is Surface.RECOMMENDED:
+        return not edge.muted
     return True

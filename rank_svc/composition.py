@@ -10,14 +10,22 @@ from feedmesh.rank.v1 import rank_service_pb2
 from foundation.events.consumer import Consumer
 from foundation.events.port import POSTS_CREATED, POSTS_UPDATED
 from foundation.model.clock import SystemClock
+from foundation.people import ReadThroughPeople
+from foundation.rpc.channels import internal_channel
 from foundation.rpc.server import Access, Server, Service, build_server
 from foundation.runtime.resources import open_log, open_redis
+from foundation.timeline.recent import ReadThroughRecentPosts
+from foundation.timeline.redis import AUTHOR_POSTS, RedisTimelines
 from rank_svc.adapters.feature_cache import CachedFeatures
+from rank_svc.adapters.graph_grpc import GrpcGraph
+from rank_svc.adapters.recommendations_redis import RedisRecommendations
 from rank_svc.adapters.rule_model import rule_model
 from rank_svc.adapters.scorer_onnx import onnx_scorer
 from rank_svc.edge.handlers import RankHandlers
 from rank_svc.edge.records import PostRecords
 from rank_svc.flows.rank_candidates import RankCandidates
+from rank_svc.flows.recommend_soon import RecommendSoon
+from rank_svc.flows.refresh_recommendations import RefreshRecommendations
 from rank_svc.flows.update_features import UpdateFeatures
 from rank_svc.settings import Settings
 
@@ -36,12 +44,24 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
         scorer = await stack.enter_async_context(onnx_scorer(model))
         features = CachedFeatures(redis, capacity=settings.cache_rows)
         rank_candidates = RankCandidates(features=features, scorer=scorer, clock=clock)
+        graph = await stack.enter_async_context(internal_channel(mesh.graph_svc, mesh.internal_key))
+        posts = await stack.enter_async_context(internal_channel(mesh.post_svc, mesh.internal_key))
+        recommend_soon = RecommendSoon(
+            RefreshRecommendations(
+                graph=GrpcGraph(graph, ReadThroughPeople(redis, graph)),
+                recent_posts=ReadThroughRecentPosts(RedisTimelines(redis, AUTHOR_POSTS), posts, timeout_s=1.0),
+                features=features,
+                recommendations=RedisRecommendations(redis),
+                clock=clock,
+            )
+        )
+        await stack.enter_async_context(recommend_soon.running())
         server = build_server(
             mesh.server_settings(),
             [
                 Service(
                     rank_service_pb2.DESCRIPTOR.services_by_name["RankService"],
-                    RankHandlers(rank_candidates),
+                    RankHandlers(rank_candidates, recommend_soon),
                     Access.INTERNAL,
                 )
             ],

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from foundation.cards import AuthorCard
 from foundation.features import PostFeatures
+from foundation.timeline.port import Timeline
+from foundation.viewers import ViewerRecord
 from rank_svc.model import FeatureRows, Ids, Matrix
 
 
@@ -31,4 +34,36 @@ class Scorer(Protocol):
 
     async def score(self, matrix: Matrix) -> Matrix:
         """One score per row of a (n, len(FEATURES)) matrix, shape (n,). Raises Internal(MODEL_FAILED)."""
+        ...
+
+
+class Graph(Protocol):
+    """The owner of edges and accounts."""
+
+    async def viewers(self, user_ids: Sequence[int]) -> Mapping[int, ViewerRecord]:
+        """Records of those of at most 100 users who exist, from rows. Raises Unavailable, DeadlineExceeded."""
+        ...
+
+    async def authors(self, user_ids: Sequence[int]) -> Mapping[int, AuthorCard]:
+        """Author records of those of at most 1,000 users who exist. Raises Unavailable, DeadlineExceeded."""
+        ...
+
+
+class RecentPosts(Protocol):
+    """The newest posts of authors (foundation.timeline.recent)."""
+
+    async def of(self, author_ids: Sequence[int], *, after_id: int = 0) -> Mapping[int, Timeline]:
+        """An entry for every author. Raises Unavailable, DeadlineExceeded."""
+        ...
+
+
+class Recommendations(Protocol):
+    """`recs:{u}` (foundation.recommendations)."""
+
+    async def made_ms(self, viewer_id: int) -> int:
+        """When those of a viewer were made; 0 where there are none. Raises Unavailable."""
+        ...
+
+    async def put(self, viewer_id: int, post_ids: Sequence[int], made_ms: int) -> None:
+        """Replace them; best first. Raises Unavailable."""
         ...

@@ -102,8 +102,8 @@ class FencedHomes:
         self._homes = homes
         self._fence = fence
 
-    async def load(self, viewer_id: int, *, with_seen: bool = False) -> Home:
-        home = await self._homes.load(viewer_id, with_seen=with_seen)
+    async def load(self, viewer_id: int, *, for_head: bool = False) -> Home:
+        home = await self._homes.load(viewer_id, for_head=for_head)
         blocked = self._fence.blocked_with(viewer_id)
         if home.viewer is None or blocked <= home.viewer.blocks:
             return home

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from feed_svc.adapters.seen_redis import decode_seen, seen_key
-from feed_svc.model import NOTHING_SEEN, Home
+from feed_svc.model import NOTHING_SEEN, Home, Recommended
 from foundation.errors import Internal, Unavailable
 from foundation.redis.client import Command, RedisCluster
+from foundation.recommendations import decode_recommendations, recommendations_key
 from foundation.timeline.redis import AUTHOR_POSTS, FEED, parse_timeline, read_commands, timeline_key
 from foundation.viewers import decode_viewer, viewer_key
 
@@ -13,25 +14,30 @@ from foundation.viewers import decode_viewer, viewer_key
 class RedisHomes:
     """feed_svc.ports.Homes."""
 
-    def __init__(self, redis: RedisCluster, *, read_within_s: float) -> None:
+    def __init__(self, redis: RedisCluster, *, read_within_s: float, recommendations: bool) -> None:
         self._redis = redis
         self._read_within_s = read_within_s
+        self._recommendations = recommendations
 
-    async def load(self, viewer_id: int, *, with_seen: bool = False) -> Home:
+    async def load(self, viewer_id: int, *, for_head: bool = False) -> Home:
         commands: list[Command] = [
             ("GET", viewer_key(viewer_id)),
             *read_commands(FEED, viewer_id),
             ("LRANGE", timeline_key(AUTHOR_POSTS, viewer_id), 0, -1),
         ]
-        if with_seen:
+        if for_head:
             commands.append(("GET", seen_key(viewer_id)))
+            if self._recommendations:
+                commands.append(("GET", recommendations_key(viewer_id)))
         try:
-            record, elements, _, own, *seen = await self._redis.execute(commands, timeout_s=self._read_within_s)
+            record, elements, _, own, *of_head = await self._redis.execute(commands, timeout_s=self._read_within_s)
         except Internal as failure:
             raise Unavailable("CACHE_UNAVAILABLE", "the cache holds something else than a home") from failure
+        found = decode_recommendations(of_head[1]) if len(of_head) > 1 else None
         return Home(
             viewer=decode_viewer(record) if record is not None else None,
             timeline=parse_timeline(elements),
             own=parse_timeline(own),
-            seen=decode_seen(seen[0]) if seen else NOTHING_SEEN,
+            seen=decode_seen(of_head[0]) if of_head else NOTHING_SEEN,
+            recommended=Recommended(*found) if found else None,
         )

@@ -1,7 +1,8 @@
 """Sessions over Redis: `session:{u}`, a list of the viewer's newest 3 frozen heads.
 
 One list per viewer instead of a key per session keeps "the newest 3" without bookkeeping, on the viewer's own node.
-Layout 1 of an element, little endian: u8 layout, u64 session id, i64 freeze id, then the ids as i64.
+Layout 2 of an element, little endian: u8 layout, u64 session id, i64 freeze id, then the ids as i64, recommended ones
+negative.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from feed_svc.model import Session
 from foundation.errors import Internal, Unavailable
 from foundation.redis.client import Command, RedisCluster
 
-LAYOUT = 1
+LAYOUT = 2
 KEPT = 3
 TTL_S = 1_800
 _HEAD = struct.Struct("<BQq")
@@ -37,7 +38,7 @@ class RedisSessions:
 
     async def save(self, viewer_id: int, session: Session) -> None:
         key = session_key(viewer_id)
-        record = _HEAD.pack(LAYOUT, session.session_id, session.freeze_id) + _packed(session.ids)
+        record = _HEAD.pack(LAYOUT, session.session_id, session.freeze_id) + _packed(session)
         await self._execute([("LPUSH", key, record), ("LTRIM", key, 0, KEPT - 1), ("EXPIRE", key, TTL_S)])
 
     async def load(self, viewer_id: int, session_id: int) -> Session | None:
@@ -63,8 +64,13 @@ class RedisSessions:
 
 def _session(record: bytes) -> Session:
     _, session_id, freeze_id = _HEAD.unpack_from(record)
-    return Session(session_id, freeze_id, np.frombuffer(record, "<i8", offset=_HEAD.size).tolist())
+    marked = np.frombuffer(record, "<i8", offset=_HEAD.size)
+    recommended = frozenset((-marked[marked < 0]).tolist())
+    return Session(session_id, freeze_id, np.abs(marked).tolist(), recommended)
 
 
-def _packed(ids: Sequence[int]) -> bytes:
+def _packed(session: Session) -> bytes:
+    ids, recommended = session.ids, session.recommended
+    if recommended:
+        ids = [-post_id if post_id in recommended else post_id for post_id in ids]
     return np.frombuffer(array("q", ids), dtype=np.int64).astype("<i8", copy=False).tobytes()

@@ -62,7 +62,12 @@ def feed_position(saved: SavedPosition) -> feed_pb2.FeedPosition:
     return position
 
 
-_SOURCES = {Kind.PUSHED: feed_pb2.PUSHED, Kind.PULLED: feed_pb2.PULLED, Kind.OWN: feed_pb2.OWN}
+_SOURCES = {
+    Kind.PUSHED: feed_pb2.PUSHED,
+    Kind.PULLED: feed_pb2.PULLED,
+    Kind.OWN: feed_pb2.OWN,
+    Kind.RECOMMENDED: feed_pb2.RECOMMENDED,
+}
 
 
 def explanation(found: Explanation) -> pb.ExplainFeedItemResponse:

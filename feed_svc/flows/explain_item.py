@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from feed_svc.flows.gather_candidates import GatherCandidates
 from feed_svc.flows.get_feed import GetFeed
 from feed_svc.flows.open_home import OpenedHome
-from feed_svc.model import Explanation, FeedQuery, Kind, Mode, Place, Ranked, Scores
+from feed_svc.model import Candidates, Explanation, FeedQuery, Kind, Mode, Place, Ranked, Scores
 from feed_svc.ports import Ranker, Shelf
 from feed_svc.stages.arrangement import compose
 from feed_svc.stages.decision import decision
@@ -43,10 +43,13 @@ class ExplainItem:
         edge = home.viewer.edge(card.author_id)
         if not visible(viewer_id, author.facts, card.state, edge, Surface.DIRECT):
             raise NotFound("POST_NOT_FOUND", "no such post", post_id=post_id)
-        shown, words = decision(viewer_id, author.facts, card.state, edge)
         candidates = await self.gather_candidates(home, journal)
-        order, scores = await self._head(viewer_id, home, candidates.ids, post_id, journal)
+        recommended = post_id in candidates.recommended
+        shown, words = decision(viewer_id, author.facts, card.state, edge, recommended=recommended)
+        order, scores = await self._head(viewer_id, home, candidates, post_id, journal)
         kind = _kind(viewer_id, card.author_id, home)
+        if kind is None and recommended:
+            kind = Kind.RECOMMENDED
         slot = order.index(post_id) + 1 if shown and post_id in order else 0
         if slot:
             place = Place.HEAD
@@ -55,15 +58,18 @@ class ExplainItem:
         elif post_id <= home.oldest_id:
             place, words = Place.NOT_IN_FEED, "hidden: it is older than a feed goes back"
             shown = False
+        elif kind is Kind.RECOMMENDED:
+            place, words = Place.NOT_IN_FEED, "hidden: it is recommended, but others rank before it"
+            shown = False
         else:
             place = Place.TAIL
         return Explanation(post_id, kind, place, slot, words, shown, scores, journal)
 
     async def _head(
-        self, viewer_id: int, home: OpenedHome, candidates: Sequence[int], post_id: int, journal: Journal
+        self, viewer_id: int, home: OpenedHome, candidates: Candidates, post_id: int, journal: Journal
     ) -> tuple[Sequence[int], Scores | None]:
         """The order of a head made now, and how the post fared; scored alone where it is no candidate."""
-        ids = worth_ranking(candidates, home.seen)
+        ids = worth_ranking(candidates.all_ids, home.seen)
         watched = post_id in ids
         try:
             with journal.stage("rank") as stage:
@@ -76,7 +82,9 @@ class ExplainItem:
         except DomainError:
             return (), None
         with journal.stage("compose") as stage:
-            order = compose(unseen_first(ranked, home.seen), pulled=home.viewer.pulled)
+            order = compose(
+                unseen_first(ranked, home.seen), pulled=home.viewer.pulled, recommended=candidates.recommended
+            )
             stage.count = len(order)
         return order, scores if watched else replace(scores, quick_place=0, model_place=0)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 from feed_svc.flows.open_home import OpenedHome
@@ -25,6 +26,8 @@ PULLED_AUTHORS = 50
 PULLED_POSTS = 500
 """Posts of theirs among the candidates, shared among them."""
 MOST_OF_ONE = 20
+RECOMMENDED_POSTS = 30
+"""Recommended posts among the candidates: three for each window of a full head."""
 
 
 class Source(Protocol):
@@ -91,11 +94,11 @@ class GatherCandidates:
     async def __call__(self, home: OpenedHome, journal: Journal) -> Candidates:
         wanted = [source for source in self.sources if source.wanted(home)]
         if not wanted:
-            return Candidates(home.ids[:MAX_CANDIDATES], frozenset())
+            return _candidates(home, home.ids, frozenset())
         found = await asyncio.gather(*(self._found(source, home, journal) for source in wanted))
         ids = {*home.ids}.union(*(one.ids for one in found))
         reasons = frozenset(source.reason for source, one in zip(wanted, found, strict=True) if not one.whole)
-        return Candidates(sorted(ids, reverse=True)[:MAX_CANDIDATES], reasons)
+        return _candidates(home, sorted(ids, reverse=True), reasons)
 
     async def _found(self, source: Source, home: OpenedHome, journal: Journal) -> Found:
         with journal.stage(source.name) as stage:
@@ -106,3 +109,13 @@ class GatherCandidates:
                 found = Found((), whole=False)
             stage.count = len(found.ids)
             return found
+
+
+def _candidates(home: OpenedHome, followed: Sequence[int], reasons: frozenset[Degraded]) -> Candidates:
+    """With the best recommended posts, which came with the list too; what is followed stays followed."""
+    if home.recommended is None or not home.recommended.ids:
+        return Candidates(followed[:MAX_CANDIDATES], reasons)
+    known = {*followed}
+    young = (post_id for post_id in home.recommended.ids if post_id > home.oldest_id and post_id not in known)
+    recommended = frozenset(islice(young, RECOMMENDED_POSTS))
+    return Candidates(followed[: MAX_CANDIDATES - len(recommended)], reasons, recommended)

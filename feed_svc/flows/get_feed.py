@@ -25,7 +25,7 @@ from feed_svc.model import (
     Slate,
     Walked,
 )
-from feed_svc.ports import Ranker, Sessions, Shelf
+from feed_svc.ports import Ranker, Recommender, Sessions, Shelf
 from feed_svc.stages.arrangement import compose
 from feed_svc.stages.seen import unseen_first, worth_ranking
 from feed_svc.stages.slate import fill_slate
@@ -40,6 +40,8 @@ UNLINK_SHARE = 0.3
 """A timeline of which more than this is of people no longer followed is unlinked (rule 4)."""
 UNLINK_SAMPLE = 20
 """Ids that must have been examined before that share means anything."""
+RECOMMENDED_FOR_MS = 600_000
+"""Recommendations older than this are wished for again, and shown until the new ones are there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,8 @@ class GetFeed:
     clock: Clock
     randomness: Randomness
     answer_within_s: float
+    recommender: Recommender | None = None
+    """None: heads hold nothing recommended."""
 
     async def __call__(self, query: FeedQuery) -> FeedPage:
         """Raises Unavailable(FEED_UNAVAILABLE) where nothing could be read, or nothing could be checked."""
@@ -74,7 +78,7 @@ class GetFeed:
         """The home that a page of *query* is made of. From here on the request has `answer_within_s`."""
         enter(Deadline(self.clock, timeout(self.answer_within_s)))
         with journal.stage("viewer") as stage:
-            home = await self.open_home(query.viewer_id, with_seen=query.opens_head)
+            home = await self.open_home(query.viewer_id, for_head=query.opens_head)
             stage.count = len(home.ids)
         # A list that was just built lacks nothing.
         return await self.mend_gaps(query.viewer_id, home, journal) if home.cache_hit else home
@@ -113,17 +117,19 @@ class GetFeed:
     async def _first_ranked(
         self, query: FeedQuery, home: OpenedHome, journal: Journal, candidates: Candidates
     ) -> FeedPage:
-        if not candidates.ids:
+        self._wish(query.viewer_id, home)
+        if not candidates.all_ids:
             # Nothing above the floor; below it there may be.
             return await self._newest_first(query, home, journal, Position(Mode.RANKED), candidates.reasons)
         ranked, reasons = await self._rank(query.viewer_id, candidates, home, journal)
         with journal.stage("compose") as stage:
-            order = compose(ranked, pulled=home.viewer.pulled)
+            order = compose(ranked, pulled=home.viewer.pulled, recommended=candidates.recommended)
             stage.count = len(order)
         reasons |= candidates.reasons
-        newest_id = candidates.ids[0]
+        # What is recommended may be newer than all that is followed; the tail begins at what is followed.
+        newest_id = (candidates.ids or candidates.all_ids)[0]
         (session_id,) = struct.unpack("<Q", self.randomness.token_bytes(8))
-        session = Session(session_id or 1, newest_id, order)
+        session = Session(session_id or 1, newest_id, order, candidates.recommended.intersection(order))
         # Frozen while the slate is filled: both go to the cache in one write.
         freezing = asyncio.create_task(self._freeze(query.viewer_id, session, journal))
         try:
@@ -135,6 +141,14 @@ class GetFeed:
             reasons |= {Degraded.SESSION_UNAVAILABLE}
             page = await self._newest_first(query, home, journal, position, reasons)
         return replace(page, newest_id=newest_id)
+
+    def _wish(self, viewer_id: int, home: OpenedHome) -> None:
+        """Of a viewer whose node is silent nothing is known, and nothing could be written for them."""
+        if self.recommender is None or Degraded.CACHE_UNAVAILABLE in home.reasons:
+            return
+        made_ms = home.recommended.made_ms if home.recommended is not None else 0
+        if made_ms < self.clock.now_ms() - RECOMMENDED_FOR_MS:
+            self.recommender.wish(viewer_id)
 
     async def _freeze(self, viewer_id: int, session: Session, journal: Journal) -> bool:
         with journal.stage("freeze") as stage:
@@ -149,7 +163,8 @@ class GetFeed:
         self, viewer_id: int, candidates: Candidates, home: OpenedHome, journal: Journal
     ) -> tuple[Ranked, frozenset[Degraded]]:
         """At most HEAD_CAPACITY, best first, unseen before seen; the newest where ranking fails."""
-        ids = worth_ranking(candidates.ids, home.seen)
+        all_ids = candidates.all_ids
+        ids = worth_ranking(all_ids, home.seen)
         reasons = frozenset[Degraded]()
         with journal.stage("rank") as stage:
             try:
@@ -162,8 +177,8 @@ class GetFeed:
                 ranked = Ranked(newest, await self.shelf.authors_of(newest))
                 reasons = frozenset({Degraded.RANK_FALLBACK})
             stage.count = len(ranked.ids)
-            if len(candidates.ids) > stage.count:
-                stage.dropped = {"quick_score": len(ids) - stage.count, "seen": len(candidates.ids) - len(ids)}
+            if len(all_ids) > stage.count:
+                stage.dropped = {"quick_score": len(ids) - stage.count, "seen": len(all_ids) - len(ids)}
         return unseen_first(ranked, home.seen), reasons
 
     async def _resume(self, viewer_id: int, session_id: int, journal: Journal) -> Session:
@@ -190,7 +205,9 @@ class GetFeed:
         """A page that begins in the head and may end in the tail: one order, walked from the position."""
         head = session.ids[start.slot :] if start.before_id == 0 else ()
         with journal.stage("slate") as stage:
-            slate = await fill_slate(self.shelf, query.viewer_id, home.viewer, head, query.limit)
+            slate = await fill_slate(
+                self.shelf, query.viewer_id, home.viewer, head, query.limit, recommended=session.recommended
+            )
             stage.count, stage.dropped = len(slate.posts), slate.dropped
         slot = start.slot + slate.examined
         after: Position | None = Position(Mode.RANKED, session.session_id, slot, session.freeze_id)

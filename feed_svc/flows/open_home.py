@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from feed_svc.model import FEED_DEPTH_MS, NOTHING_SEEN, Degraded, Home, Seen, Stretch
+from feed_svc.model import FEED_DEPTH_MS, NOTHING_SEEN, Degraded, Home, Recommended, Seen, Stretch
 from feed_svc.ports import AuthorPosts, Graph, Homes
 from feed_svc.stages.candidates import newest_first
 from feed_svc.stages.walk import newest_of, walk_down
@@ -40,6 +40,8 @@ class OpenedHome:
     reasons: frozenset[Degraded]
     seen: Seen = field(default_factory=lambda: NOTHING_SEEN)
     """What the viewer has seen, if it was asked for."""
+    recommended: Recommended | None = None
+    """As in Home."""
     whole: bool = True
     """False when `ids` are of those authors only who could be read in time."""
 
@@ -60,23 +62,23 @@ class OpenHome:
     randomness: Randomness
     rebuild_timeout_s: float
 
-    async def __call__(self, viewer_id: int, *, with_seen: bool = False) -> OpenedHome:
+    async def __call__(self, viewer_id: int, *, for_head: bool = False) -> OpenedHome:
         oldest_id = id_at(self.clock.now_ms() - FEED_DEPTH_MS)
         try:
-            home = await self.homes.load(viewer_id, with_seen=with_seen)
+            home = await self.homes.load(viewer_id, for_head=for_head)
         except Unavailable:
             return await self._from_the_store(viewer_id, oldest_id)
         viewer = home.viewer or await self._viewer_from_rows(viewer_id)
         _require_active(viewer)
         if home.timeline is None:
-            return replace(await self._rebuild(viewer_id, oldest_id), seen=home.seen)
+            return replace(await self._rebuild(viewer_id, oldest_id), seen=home.seen, recommended=home.recommended)
         own, reasons = home.own, frozenset[Degraded]()
         if own is None:
             found = await self.author_posts.below([viewer_id], before_id=MAX_ID, after_id=oldest_id, limit=CAPACITY)
             own = found.get(viewer_id)
             reasons = frozenset() if own is not None else frozenset({Degraded.FEED_PARTIAL})
         ids = newest_first(home.timeline, own, oldest_id=oldest_id)
-        return OpenedHome(viewer, ids, home.timeline.floor, oldest_id, True, reasons, home.seen)
+        return OpenedHome(viewer, ids, home.timeline.floor, oldest_id, True, reasons, home.seen, home.recommended)
 
     async def _rebuild(self, viewer_id: int, oldest_id: int) -> OpenedHome:
         token = self.randomness.token_bytes(8).hex()

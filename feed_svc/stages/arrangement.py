@@ -15,11 +15,16 @@ LEAST = {Kind.PULLED: 2, Kind.RECOMMENDED: 2}
 """Of each kind in a window, as long as there are any: so 14-16 are left to what is pushed."""
 
 
-def compose(ranked: Ranked, *, pulled: Collection[int]) -> list[int]:
-    """The order of a head: *ranked*, arranged by authors and, where the viewer follows *pulled* ones, by kinds."""
-    if not pulled:
+def compose(ranked: Ranked, *, pulled: Collection[int], recommended: Collection[int] = ()) -> list[int]:
+    """The order of a head: *ranked*, arranged by authors and, where there are *pulled* authors or *recommended* posts,
+    by kinds.
+    """
+    if not pulled and not recommended:
         return arrange(ranked.ids, ranked.author_ids)
-    kinds = [Kind.PULLED if author_id in pulled else Kind.PUSHED for author_id in ranked.author_ids]
+    kinds = [
+        Kind.RECOMMENDED if post_id in recommended else Kind.PULLED if author_id in pulled else Kind.PUSHED
+        for post_id, author_id in zip(ranked.ids, ranked.author_ids, strict=True)
+    ]
     return arrange(ranked.ids, ranked.author_ids, kinds)
 
 

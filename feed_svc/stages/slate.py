@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from feed_svc.model import Degraded, Slate
 from feed_svc.ports import Shelf
@@ -16,8 +16,18 @@ MAX_ROUNDS = 60
 """Bound on refills of one page: enough for a feed of 500 of which almost all is hidden."""
 
 
-async def fill_slate(shelf: Shelf, viewer_id: int, viewer: ViewerRecord, ids: Sequence[int], limit: int) -> Slate:
+async def fill_slate(
+    shelf: Shelf,
+    viewer_id: int,
+    viewer: ViewerRecord,
+    ids: Sequence[int],
+    limit: int,
+    *,
+    recommended: Collection[int] = (),
+) -> Slate:
     """Up to *limit* visible posts of *ids*, in their order. `examined` tells how many of *ids* were used up.
+
+    Those of *ids* that are *recommended* need not be followed.
 
     Records are read in this request and `visible()` is applied to every one: nothing is shown on trust. A post whose
     record or author is not to be had is left out and, when its owner did not answer, says so.
@@ -40,9 +50,10 @@ async def fill_slate(shelf: Shelf, viewer_id: int, viewer: ViewerRecord, ids: Se
                 if not records.whole:
                     slate.reasons.add(Degraded.POSTS_UNAVAILABLE)
                 continue
-            if visible(viewer_id, author.facts, card.state, viewer.edge(card.author_id), Surface.FEED):
+            surface = Surface.RECOMMENDED if post_id in recommended else Surface.FEED
+            if visible(viewer_id, author.facts, card.state, viewer.edge(card.author_id), surface):
                 slate.posts.append(splice_post(card.encoded, author.encoded))
-            elif card.author_id != viewer_id and card.author_id not in viewer.follows:
+            elif surface is Surface.FEED and card.author_id != viewer_id and card.author_id not in viewer.follows:
                 slate.foreign += 1
         if slate.reasons:
             break  # who did not answer for these will not answer for the next ones either

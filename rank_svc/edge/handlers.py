@@ -9,14 +9,21 @@ from foundation.errors import InvalidArgument
 from foundation.features import FEATURES
 from foundation.rpc.server import Call
 from rank_svc.flows.rank_candidates import RankCandidates
+from rank_svc.flows.recommend_soon import RecommendSoon
 from rank_svc.model import KEPT, MAX_CANDIDATES, Explained, RankQuery
 
 
 class RankHandlers:
     """The handlers of RankService."""
 
-    def __init__(self, rank_candidates: RankCandidates) -> None:
+    def __init__(self, rank_candidates: RankCandidates, recommend_soon: RecommendSoon) -> None:
         self._rank_candidates = rank_candidates
+        self._recommend_soon = recommend_soon
+
+    async def RequestRecommendations(
+        self, request: pb.RequestRecommendationsRequest, _: Call
+    ) -> pb.RequestRecommendationsResponse:
+        return pb.RequestRecommendationsResponse(accepted=self._recommend_soon(request.user_id))
 
     async def RankCandidates(self, request: pb.RankCandidatesRequest, _: Call) -> pb.RankCandidatesResponse:
         packed = request.candidate_ids

@@ -18,7 +18,8 @@ def seen(redis: RedisCluster) -> RedisSeenPosts:
 
 
 async def marks(redis: RedisCluster, viewer: int = ANA) -> list[int]:
-    return (await RedisHomes(redis, read_within_s=1.0).load(viewer, with_seen=True)).seen.tolist()
+    homes = RedisHomes(redis, read_within_s=1.0, recommendations=False)
+    return (await homes.load(viewer, for_head=True)).seen.tolist()
 
 
 async def test_marks_are_read_with_the_home_and_only_where_asked_for(redis: RedisCluster, seen: RedisSeenPosts) -> None:
@@ -27,7 +28,7 @@ async def test_marks_are_read_with_the_home_and_only_where_asked_for(redis: Redi
     await seen.mark(ANA, [BIG + 2])
     assert await marks(redis) == [7, BIG, BIG + 1, BIG + 2]
     assert await marks(redis, BO) == []
-    assert (await RedisHomes(redis, read_within_s=1.0).load(ANA)).seen.tolist() == []
+    assert (await RedisHomes(redis, read_within_s=1.0, recommendations=False).load(ANA)).seen.tolist() == []
 
 
 async def test_a_repeated_mark_takes_no_room(redis: RedisCluster, seen: RedisSeenPosts) -> None:

@@ -25,7 +25,7 @@ def sessions(redis: RedisCluster) -> RedisSessions:
 
 @pytest.fixture
 def homes(redis: RedisCluster) -> RedisHomes:
-    return RedisHomes(redis, read_within_s=1.0)
+    return RedisHomes(redis, read_within_s=1.0, recommendations=False)
 
 
 async def test_a_session_is_read_as_it_was_frozen_by_its_owner_alone(sessions: RedisSessions) -> None:

@@ -16,21 +16,23 @@ PRIVATE = AuthorFacts(BO, UserState.ACTIVE, is_private=True)
 
 
 @pytest.mark.parametrize(
-    ("author", "edge", "in_feed", "directly"),
+    ("author", "edge", "in_feed", "directly", "recommended"),
     [
-        (OPEN, FOLLOWING, True, True),
-        (OPEN, STRANGER, False, True),
-        (PRIVATE, FOLLOWING, True, True),
-        (PRIVATE, STRANGER, False, False),
-        (PRIVATE, Edge(EdgeState.REQUESTED, blocked=False, muted=False), False, False),
-        (OPEN, Edge(EdgeState.FOLLOWING, blocked=True, muted=False), False, False),
-        (OPEN, Edge(EdgeState.NONE, blocked=True, muted=False), False, False),
-        (OPEN, Edge(EdgeState.FOLLOWING, blocked=False, muted=True), False, True),
+        (OPEN, FOLLOWING, True, True, True),
+        (OPEN, STRANGER, False, True, True),
+        (PRIVATE, FOLLOWING, True, True, True),
+        (PRIVATE, STRANGER, False, False, False),
+        (PRIVATE, Edge(EdgeState.REQUESTED, blocked=False, muted=False), False, False, False),
+        (OPEN, Edge(EdgeState.FOLLOWING, blocked=True, muted=False), False, False, False),
+        (OPEN, Edge(EdgeState.NONE, blocked=True, muted=False), False, False, False),
+        (OPEN, Edge(EdgeState.FOLLOWING, blocked=False, muted=True), False, True, False),
+        (OPEN, Edge(EdgeState.NONE, blocked=False, muted=True), False, True, False),
     ],
 )
-def test_the_table(author: AuthorFacts, edge: Edge, in_feed: bool, directly: bool) -> None:
+def test_the_table(author: AuthorFacts, edge: Edge, in_feed: bool, directly: bool, recommended: bool) -> None:
     assert visible(ANA, author, PostState.ACTIVE, edge, Surface.FEED) is in_feed
     assert visible(ANA, author, PostState.ACTIVE, edge, Surface.DIRECT) is directly
+    assert visible(ANA, author, PostState.ACTIVE, edge, Surface.RECOMMENDED) is recommended
 
 
 edges = st.builds(Edge, st.sampled_from(EdgeState), blocked=st.booleans(), muted=st.booleans())

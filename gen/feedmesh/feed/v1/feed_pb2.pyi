@@ -140,6 +140,8 @@ class _FeedItemSourceEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_FeedIte
     """Read from its author, who has too many followers to be pushed."""
     OWN: _FeedItemSource.ValueType  # 3
     """The caller wrote it."""
+    RECOMMENDED: _FeedItemSource.ValueType  # 4
+    """Of someone whom the caller does not follow, but people whom they follow do."""
 
 class FeedItemSource(_FeedItemSource, metaclass=_FeedItemSourceEnumTypeWrapper):
     """How a post comes to a feed."""
@@ -152,6 +154,8 @@ PULLED: FeedItemSource.ValueType  # 2
 """Read from its author, who has too many followers to be pushed."""
 OWN: FeedItemSource.ValueType  # 3
 """The caller wrote it."""
+RECOMMENDED: FeedItemSource.ValueType  # 4
+"""Of someone whom the caller does not follow, but people whom they follow do."""
 
 class _FeedItemPlace:
     ValueType = typing.NewType("ValueType", builtins.int)

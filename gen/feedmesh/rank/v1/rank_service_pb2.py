@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#feedmesh/rank/v1/rank_service.proto\x12\x10\x66\x65\x65\x64mesh.rank.v1\x1a\x1b\x62uf/validate/validate.proto\"\xe5\x01\n\x15RankCandidatesRequest\x12\x18\n\x07user_id\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00\x12\x1f\n\rcandidate_ids\x18\x02 \x01(\x0c\x42\x08\xbaH\x05z\x03\x18\xc0>\x12\x19\n\x07sources\x18\x03 \x01(\x0c\x42\x08\xbaH\x05z\x03\x18\xe8\x07\x12\x19\n\x05limit\x18\x04 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x00\x12!\n\x10session_length_s\x18\x05 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1b\n\nposts_seen\x18\x06 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1b\n\nexplain_id\x18\x07 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"\x9c\x01\n\x14\x43\x61ndidateExplanation\x12\x13\n\x0bquick_score\x18\x01 \x01(\x02\x12\x13\n\x0bquick_place\x18\x02 \x01(\x05\x12\x13\n\x0bmodel_score\x18\x03 \x01(\x02\x12\x13\n\x0bmodel_place\x18\x04 \x01(\x05\x12\x30\n\x08\x66\x65\x61tures\x18\x05 \x03(\x0b\x32\x1e.feedmesh.rank.v1.FeatureValue\"+\n\x0c\x46\x65\x61tureValue\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x02\"\xc0\x01\n\x16RankCandidatesResponse\x12\x10\n\x08post_ids\x18\x01 \x01(\x0c\x12\x12\n\nauthor_ids\x18\x02 \x01(\x0c\x12\x0e\n\x06scores\x18\x03 \x01(\x0c\x12\x15\n\rmodel_version\x18\x04 \x01(\t\x12;\n\x0b\x65xplanation\x18\x05 \x01(\x0b\x32&.feedmesh.rank.v1.CandidateExplanation\x12\x1c\n\x14\x66\x65\x61tures_unavailable\x18\x06 \x01(\x08\x32t\n\x0bRankService\x12\x65\n\x0eRankCandidates\x12\'.feedmesh.rank.v1.RankCandidatesRequest\x1a(.feedmesh.rank.v1.RankCandidatesResponse\"\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#feedmesh/rank/v1/rank_service.proto\x12\x10\x66\x65\x65\x64mesh.rank.v1\x1a\x1b\x62uf/validate/validate.proto\"\xe5\x01\n\x15RankCandidatesRequest\x12\x18\n\x07user_id\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00\x12\x1f\n\rcandidate_ids\x18\x02 \x01(\x0c\x42\x08\xbaH\x05z\x03\x18\xc0>\x12\x19\n\x07sources\x18\x03 \x01(\x0c\x42\x08\xbaH\x05z\x03\x18\xe8\x07\x12\x19\n\x05limit\x18\x04 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x00\x12!\n\x10session_length_s\x18\x05 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1b\n\nposts_seen\x18\x06 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1b\n\nexplain_id\x18\x07 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"9\n\x1dRequestRecommendationsRequest\x12\x18\n\x07user_id\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00\"2\n\x1eRequestRecommendationsResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\"\x9c\x01\n\x14\x43\x61ndidateExplanation\x12\x13\n\x0bquick_score\x18\x01 \x01(\x02\x12\x13\n\x0bquick_place\x18\x02 \x01(\x05\x12\x13\n\x0bmodel_score\x18\x03 \x01(\x02\x12\x13\n\x0bmodel_place\x18\x04 \x01(\x05\x12\x30\n\x08\x66\x65\x61tures\x18\x05 \x03(\x0b\x32\x1e.feedmesh.rank.v1.FeatureValue\"+\n\x0c\x46\x65\x61tureValue\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x02\"\xc0\x01\n\x16RankCandidatesResponse\x12\x10\n\x08post_ids\x18\x01 \x01(\x0c\x12\x12\n\nauthor_ids\x18\x02 \x01(\x0c\x12\x0e\n\x06scores\x18\x03 \x01(\x0c\x12\x15\n\rmodel_version\x18\x04 \x01(\t\x12;\n\x0b\x65xplanation\x18\x05 \x01(\x0b\x32&.feedmesh.rank.v1.CandidateExplanation\x12\x1c\n\x14\x66\x65\x61tures_unavailable\x18\x06 \x01(\x08\x32\xf3\x01\n\x0bRankService\x12\x65\n\x0eRankCandidates\x12\'.feedmesh.rank.v1.RankCandidatesRequest\x1a(.feedmesh.rank.v1.RankCandidatesResponse\"\x00\x12}\n\x16RequestRecommendations\x12/.feedmesh.rank.v1.RequestRecommendationsRequest\x1a\x30.feedmesh.rank.v1.RequestRecommendationsResponse\"\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,14 +46,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RANKCANDIDATESREQUEST'].fields_by_name['posts_seen']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_RANKCANDIDATESREQUEST'].fields_by_name['explain_id']._loaded_options = None
   _globals['_RANKCANDIDATESREQUEST'].fields_by_name['explain_id']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_REQUESTRECOMMENDATIONSREQUEST'].fields_by_name['user_id']._loaded_options = None
+  _globals['_REQUESTRECOMMENDATIONSREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\004\"\002 \000'
   _globals['_RANKCANDIDATESREQUEST']._serialized_start=87
   _globals['_RANKCANDIDATESREQUEST']._serialized_end=316
-  _globals['_CANDIDATEEXPLANATION']._serialized_start=319
-  _globals['_CANDIDATEEXPLANATION']._serialized_end=475
-  _globals['_FEATUREVALUE']._serialized_start=477
-  _globals['_FEATUREVALUE']._serialized_end=520
-  _globals['_RANKCANDIDATESRESPONSE']._serialized_start=523
-  _globals['_RANKCANDIDATESRESPONSE']._serialized_end=715
-  _globals['_RANKSERVICE']._serialized_start=717
-  _globals['_RANKSERVICE']._serialized_end=833
+  _globals['_REQUESTRECOMMENDATIONSREQUEST']._serialized_start=318
+  _globals['_REQUESTRECOMMENDATIONSREQUEST']._serialized_end=375
+  _globals['_REQUESTRECOMMENDATIONSRESPONSE']._serialized_start=377
+  _globals['_REQUESTRECOMMENDATIONSRESPONSE']._serialized_end=427
+  _globals['_CANDIDATEEXPLANATION']._serialized_start=430
+  _globals['_CANDIDATEEXPLANATION']._serialized_end=586
+  _globals['_FEATUREVALUE']._serialized_start=588
+  _globals['_FEATUREVALUE']._serialized_end=631
+  _globals['_RANKCANDIDATESRESPONSE']._serialized_start=634
+  _globals['_RANKCANDIDATESRESPONSE']._serialized_end=826
+  _globals['_RANKSERVICE']._serialized_start=829
+  _globals['_RANKSERVICE']._serialized_end=1072
 # @@protoc_insertion_point(module_scope)

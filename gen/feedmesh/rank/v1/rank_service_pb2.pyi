@@ -65,6 +65,46 @@ class RankCandidatesRequest(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class RequestRecommendationsRequest(message.Message):
+    """For whom."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: builtins.int
+    user_id: builtins.int
+    """The viewer."""
+    def __init__(
+        self,
+        *,
+        user_id: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class RequestRecommendationsResponse(message.Message):
+    """What became of the request."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ACCEPTED_FIELD_NUMBER: builtins.int
+    accepted: builtins.bool
+    """False where too many wait already: nothing will be done."""
+    def __init__(
+        self,
+        *,
+        accepted: builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class CandidateExplanation(message.Message):
     """How one candidate fared."""
 

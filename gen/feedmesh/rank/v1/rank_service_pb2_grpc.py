@@ -40,6 +40,11 @@ class RankServiceStub(object):
                 request_serializer=feedmesh_dot_rank_dot_v1_dot_rank__service__pb2.RankCandidatesRequest.SerializeToString,
                 response_deserializer=feedmesh_dot_rank_dot_v1_dot_rank__service__pb2.RankCandidatesResponse.FromString,
                 _registered_method=True)
+        self.RequestRecommendations = channel.unary_unary(
+                '/feedmesh.rank.v1.RankService/RequestRecommendations',
+                request_serializer=feedmesh_dot_rank_dot_v1_dot_rank__service__pb2.RequestRecommendationsRequest.SerializeToString,
+                response_deserializer=feedmesh_dot_rank_dot_v1_dot_rank__service__pb2.RequestRecommendationsResponse.FromString,
+                _registered_method=True)
 
 
 class RankServiceServicer(object):
@@ -57,6 +62,14 @@ class RankServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RequestRecommendations(self, request, context):
+        """RequestRecommendations has `recs:{u}` of a user made anew, soon: popular posts of whom those they follow follow. It
+        answers at once. Users for whom it was done a minute ago are passed over.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RankServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -64,6 +77,11 @@ def add_RankServiceServicer_to_server(servicer, server):
                     servicer.RankCandidates,
                     request_deserializer=feedmesh_dot_rank_dot_v1_dot_rank__service__pb2.RankCandidatesRequest.FromString,
                     response_serializer=feedmesh_dot_rank_dot_v1_dot_rank__service__pb2.RankCandidatesResponse.SerializeToString,
+            ),
+            'RequestRecommendations': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestRecommendations,
+                    request_deserializer=feedmesh_dot_rank_dot_v1_dot_rank__service__pb2.RequestRecommendationsRequest.FromString,
+                    response_serializer=feedmesh_dot_rank_dot_v1_dot_rank__service__pb2.RequestRecommendationsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -94,6 +112,33 @@ class RankService(object):
             '/feedmesh.rank.v1.RankService/RankCandidates',
             feedmesh_dot_rank_dot_v1_dot_rank__service__pb2.RankCandidatesRequest.SerializeToString,
             feedmesh_dot_rank_dot_v1_dot_rank__service__pb2.RankCandidatesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestRecommendations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/feedmesh.rank.v1.RankService/RequestRecommendations',
+            feedmesh_dot_rank_dot_v1_dot_rank__service__pb2.RequestRecommendationsRequest.SerializeToString,
+            feedmesh_dot_rank_dot_v1_dot_rank__service__pb2.RequestRecommendationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -23,6 +23,10 @@ class RankServiceStub:
     Fails with INVALID_ARGUMENT (FIELD_INVALID) for lists of unequal length or more than 1,000 candidates and INTERNAL
     (MODEL_FAILED) when the model raised or returned values that are not finite.
     """
+    RequestRecommendations: _aio.UnaryUnaryMultiCallable[_rank_service_pb2.RequestRecommendationsRequest, _rank_service_pb2.RequestRecommendationsResponse]
+    """RequestRecommendations has `recs:{u}` of a user made anew, soon: popular posts of whom those they follow follow. It
+    answers at once. Users for whom it was done a minute ago are passed over.
+    """
 
 class RankServiceServicer(metaclass=_abc_1.ABCMeta):
     """Orders candidates for one viewer. Internal: never routed by the edge; callers present the mesh's internal key."""
@@ -38,6 +42,16 @@ class RankServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with INVALID_ARGUMENT (FIELD_INVALID) for lists of unequal length or more than 1,000 candidates and INTERNAL
         (MODEL_FAILED) when the model raised or returned values that are not finite.
+        """
+
+    @_abc_1.abstractmethod
+    def RequestRecommendations(
+        self,
+        request: _rank_service_pb2.RequestRecommendationsRequest,
+        context: _aio.ServicerContext[_rank_service_pb2.RequestRecommendationsRequest, _abc.Awaitable[_rank_service_pb2.RequestRecommendationsResponse]],
+    ) -> _abc.Awaitable[_rank_service_pb2.RequestRecommendationsResponse]:
+        """RequestRecommendations has `recs:{u}` of a user made anew, soon: popular posts of whom those they follow follow. It
+        answers at once. Users for whom it was done a minute ago are passed over.
         """
 
 def add_RankServiceServicer_to_server(servicer: RankServiceServicer, server: _aio.Server) -> None: ...

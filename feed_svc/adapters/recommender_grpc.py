@@ -1,0 +1,54 @@
+"""Recommender over rank_svc: wishes wait in a bounded queue and are told one at a time, off the request's path."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from feedmesh.rank.v1 import rank_service_pb2 as pb
+
+from foundation.errors import DomainError
+from foundation.rpc.unary import UnaryChannel
+
+REQUEST_RECOMMENDATIONS = "/feedmesh.rank.v1.RankService/RequestRecommendations"
+MAX_WAITING = 1_000
+"""One more is dropped: the viewer's next head wishes again."""
+TIMEOUT_S = 0.5
+
+
+class GrpcRecommender:
+    """feed_svc.ports.Recommender."""
+
+    def __init__(self, channel: UnaryChannel) -> None:
+        self._channel = channel
+        self._waiting: dict[int, None] = {}
+        self._wished = asyncio.Event()
+
+    def wish(self, viewer_id: int) -> None:
+        if len(self._waiting) < MAX_WAITING:
+            self._waiting[viewer_id] = None
+            self._wished.set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Wishes are told while this is open."""
+        telling = asyncio.create_task(self._tell())
+        try:
+            yield
+        finally:
+            telling.cancel()
+            with suppress(asyncio.CancelledError):
+                await telling
+
+    async def _tell(self) -> None:
+        while True:
+            await self._wished.wait()
+            self._wished.clear()
+            while self._waiting:
+                viewer_id = next(iter(self._waiting))
+                del self._waiting[viewer_id]
+                request = pb.RequestRecommendationsRequest(user_id=viewer_id)
+                # Heads are made without what was not told; the next one of this viewer wishes again.
+                with suppress(DomainError):
+                    await self._channel.call(REQUEST_RECOMMENDATIONS, request.SerializeToString(), TIMEOUT_S)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from feed_svc.adapters.seen_redis import decode_seen, seen_key
 from feed_svc.model import NOTHING_SEEN, Home, Recommended
 from foundation.errors import Internal, Unavailable
-from foundation.redis.client import Command, RedisCluster
 from foundation.recommendations import decode_recommendations, recommendations_key
+from foundation.redis.client import Command, RedisCluster
 from foundation.timeline.redis import AUTHOR_POSTS, FEED, parse_timeline, read_commands, timeline_key
 from foundation.viewers import decode_viewer, viewer_key
 

@@ -14,7 +14,7 @@ class Homes(Protocol):
     """Everything about one viewer that lies on one node."""
 
     async def load(self, viewer_id: int, *, for_head: bool = False) -> Home:
-        """Viewer record, timeline, own posts in one call; for a head seen and recommended ones too. Raises Unavailable."""
+        """Viewer record, timeline, own posts in one call; for a head seen, recommended ones too. Raises Unavailable."""
         ...
 
 

@@ -16,7 +16,7 @@ LEAST = {Kind.PULLED: 2, Kind.RECOMMENDED: 2}
 
 
 def compose(ranked: Ranked, *, pulled: Collection[int], recommended: Collection[int] = ()) -> list[int]:
-    """The order of a head: *ranked*, arranged by authors and, with *pulled* authors or *recommended* posts, by kinds."""
+    """The order of a head: *ranked*, arranged by authors and, where some are *pulled* or *recommended*, by kinds."""
     if not pulled and not recommended:
         return arrange(ranked.ids, ranked.author_ids)
     kinds = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Sequence
 
@@ -35,6 +36,11 @@ def arrange(ids: Sequence[int], author_ids: Sequence[int], kinds: Sequence[Kind]
     """
     if kinds is None and _fits_already(author_ids):
         return list(ids)
+    if kinds is not None:
+        # Where the mix alone keeps the cap it is what choosing post by post would come to, at a tenth of the cost.
+        mixed = _mixed(kinds)
+        if _fits_already([author_ids[place] for place in mixed]):
+            return [ids[place] for place in mixed]
     arranged: list[int] = []
     waiting = list(zip(ids, author_ids, kinds or [Kind.PUSHED] * len(ids), strict=True))
     while waiting:
@@ -47,6 +53,41 @@ def arrange(ids: Sequence[int], author_ids: Sequence[int], kinds: Sequence[Kind]
             arranged.extend(post_id for post_id, _, _ in waiting)
             break
     return arranged
+
+
+def _mixed(kinds: Sequence[Kind]) -> list[int]:
+    """Places in *kinds*, window by window, each with its share of each kind, as if no author were capped.
+
+    What is due to the kinds leaves a window some slots. They go to whoever comes first: what is pushed, or what a kind
+    may have beyond its due.
+    """
+    there = [kind for kind in LEAST if kind in kinds]
+    pushed = [place for place, kind in enumerate(kinds) if kind is Kind.PUSHED]
+    shares = [([place for place, one in enumerate(kinds) if one is kind], LEAST[kind], MOST[kind]) for kind in there]
+    mixed: list[int] = []
+    while len(kinds) - len(mixed) > WINDOW:
+        window = [place for places, least, _ in shares for place in places[:least]]
+        free = WINDOW - len(window)
+        first = pushed[:free]
+        for places, least, most in shares:
+            first += places[least:most]
+        first.sort()
+        last = first[:free][-1] if first else -1
+        window += first[:free]
+        del pushed[: bisect_right(pushed, last)]
+        for places, least, most in shares:
+            del places[: max(least, min(most, bisect_right(places, last)))]
+        if len(window) < WINDOW:
+            # Nothing pushed is left: the kinds fill it up.
+            rest = sorted(place for places, _, _ in shares for place in places)[: WINDOW - len(window)]
+            window += rest
+            for places, _, _ in shares:
+                del places[: bisect_right(places, rest[-1])]
+        window.sort()
+        mixed += window
+    left = pushed + [place for places, _, _ in shares for place in places]
+    left.sort()
+    return mixed + left
 
 
 def _window(waiting: Sequence[tuple[int, int, Kind]]) -> list[int]:

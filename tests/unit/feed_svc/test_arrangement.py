@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feed_svc.model import AUTHOR_CAP, WINDOW, Kind, Ranked
-from feed_svc.stages.arrangement import LEAST, MOST, arrange, compose
+from feed_svc.stages.arrangement import LEAST, MOST, _window, arrange, compose
 
 authors = st.lists(st.integers(0, 12), max_size=200)
 
@@ -69,6 +69,22 @@ def test_each_window_holds_its_share_of_each_kind_while_others_last(kinds: list[
         assert 14 <= window[Kind.PUSHED] <= 16
         for kind in (Kind.PULLED, Kind.RECOMMENDED):
             assert LEAST[kind] <= window[kind] <= MOST[kind]
+
+
+@given(mixed)
+def test_the_short_way_through_a_mix_comes_to_the_same_as_choosing_post_by_post(
+    entries: list[tuple[int, Kind]],
+) -> None:
+    ids = list(range(len(entries)))
+    kinds = [kind for _, kind in entries]
+    arranged = arrange(ids, [0] * len(ids), kinds)
+    waiting = list(zip(ids, [0] * len(ids), kinds, strict=True))
+    chosen: list[int] = []
+    while waiting:
+        window = [waiting[place][0] for place in _window(waiting)]
+        chosen += window
+        waiting = [entry for entry in waiting if entry[0] not in window]
+    assert arranged == chosen
 
 
 def test_short_kinds_are_filled_by_others() -> None:

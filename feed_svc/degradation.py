@@ -27,6 +27,8 @@ class Dependency(Enum):
     SESSIONS = "session store"
     WHOLE_CACHE = "whole cache"
     FEATURES = "features"
+    RECOMMENDATIONS = "recommendations"
+    RECOMMENDER = "who makes recommendations"
     RANK = "rank"
     GRAPH = "graph"
     POSTS = "post store"
@@ -140,6 +142,29 @@ TABLE = (
         ways=(Way.GARBAGE,),
         when="a first RANKED page with posts that rank_svc does not know yet",
         fallback="a layout that nobody knows is a miss: default features",
+        waits_ms=0,
+    ),
+    Row(
+        dependency=Dependency.RECOMMENDATIONS,
+        ways=(Way.FAILING, Way.GARBAGE, Way.GONE),
+        when="a first RANKED page",
+        fallback="the page without them",
+        reason=Degraded.RECOMMENDATIONS_UNAVAILABLE,
+        waits_ms=0,
+    ),
+    Row(
+        dependency=Dependency.RECOMMENDATIONS,
+        ways=(Way.SLOW,),
+        when="a first RANKED page",
+        fallback="as without the feed cache, whose node they lie on: they are read in the same call as the list",
+        reason=Degraded.CACHE_UNAVAILABLE,
+        waits_ms=100,
+    ),
+    Row(
+        dependency=Dependency.RECOMMENDER,
+        ways=(Way.SLOW, Way.FAILING, Way.GARBAGE),
+        when="a first RANKED page of a viewer who has no recommendations, or old ones",
+        fallback="those of the last hour, then none: it is not known whether there would be any",
         waits_ms=0,
     ),
     Row(

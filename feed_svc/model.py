@@ -55,6 +55,7 @@ class Degraded(IntEnum):
     POSTS_UNAVAILABLE = 4
     SESSION_UNAVAILABLE = 5
     FEATURES_UNAVAILABLE = 6
+    RECOMMENDATIONS_UNAVAILABLE = 7
 
 
 @dataclass(slots=True, frozen=True)
@@ -133,7 +134,7 @@ class Home:
     """The viewer's own newest posts; None: cold."""
     seen: Seen = field(default_factory=lambda: NOTHING_SEEN)
     recommended: Recommended | None = None
-    """None: not asked for, or there is none."""
+    """None: not asked for, there are none, or they could not be read."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -166,12 +167,13 @@ class Candidates:
     """Strictly descending: of whom the viewer follows, and their own."""
     reasons: frozenset[Degraded]
     recommended: frozenset[int] = frozenset()
-    """None of `ids`; with them at most MAX_CANDIDATES."""
+    """None of `ids`; with them at most MAX_CANDIDATES. An author may have been followed since they were found."""
 
-    @property
-    def all_ids(self) -> Sequence[int]:
+    def together(self) -> Sequence[int]:
         """Both, strictly descending."""
-        return sorted({*self.ids, *self.recommended}, reverse=True) if self.recommended else self.ids
+        if not self.recommended:
+            return self.ids
+        return sorted((*self.ids, *sorted(self.recommended, reverse=True)), reverse=True)  # merges two runs
 
 
 @dataclass(slots=True, frozen=True)

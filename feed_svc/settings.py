@@ -32,7 +32,8 @@ class Settings:
     """How long a first page waits for each source beside the list before it goes on without: once for a silent node of
     the cache, then for the store."""
     recommendations: bool = True
-    """Whether RANKED heads hold posts of people whom the viewer does not follow."""
+    """Whether RANKED heads hold posts of people whom the viewer does not follow; rank_svc, which looks for them, has
+    the same setting."""
     max_watchers: int = 1_000
     """Streams of WatchFeed at a time; one more is RESOURCE_EXHAUSTED. Polling for so many takes 4 ms a second."""
     watch_life_s: float = 600.0

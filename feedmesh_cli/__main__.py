@@ -68,6 +68,9 @@ def up(
     model: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Rank with this ONNX model. Default: the rule-based score.")
     ] = None,
+    no_recommendations: Annotated[
+        bool, typer.Option("--no-recommendations", help="Feeds hold only posts of people whom the viewer follows.")
+    ] = False,
     bench_target: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Route /feedmesh.bench.Noop/ to this no-op service.")
     ] = "",
@@ -95,6 +98,7 @@ def up(
         port_base=port_base,
         engine=engine.value,
         model=str(model.absolute()) if model else "",
+        recommendations=not no_recommendations,
         bench_target=bench_target,
         cassandra=cassandra,
         kafka=kafka,
@@ -112,6 +116,7 @@ def up(
         arguments += ["--model", options.model] if options.model else []
         arguments += ["--bench-target", bench_target] if bench_target else []
         arguments += ["--no-world"] if no_world else []
+        arguments += ["--no-recommendations"] if no_recommendations else []
         arguments += ["--restart-after", str(restart_after), "--fanout-workers", str(fanout_workers)]
         for name in ("cassandra", "kafka", "redis"):
             arguments += [f"--{name}", getattr(options, name)] if getattr(options, name) else []

@@ -200,10 +200,15 @@ async def _start_services(
         "post_svc": post_svc.settings.Settings(
             mesh=mesh("post_svc", 2), database_url=stores["post_svc"], cursor_key=key
         ),
-        "rank_svc": rank_svc.settings.Settings(mesh=mesh("rank_svc", 3), model_path=options.model),
+        "rank_svc": rank_svc.settings.Settings(
+            mesh=mesh("rank_svc", 3), model_path=options.model, recommendations=options.recommendations
+        ),
         "fanout_worker": fanout_worker.settings.Settings(mesh=mesh("fanout_worker", 4)),
         "feed_svc": feed_svc.settings.Settings(
-            mesh=mesh("feed_svc", 5), database_url=stores["feed_svc"], cursor_key=key
+            mesh=mesh("feed_svc", 5),
+            database_url=stores["feed_svc"],
+            cursor_key=key,
+            recommendations=options.recommendations,
         ),
     }
     for number, (name, port) in enumerate(more_workers.items()):

@@ -92,12 +92,17 @@ async def all_services(config: EmbeddedConfig) -> AsyncIterator[Mapping[str, Ser
             )
         ),
         "rank_svc": rank_svc.composition.compose(
-            rank_svc.settings.Settings(mesh=mesh("rank_svc"), model_path=config.model_path)
+            rank_svc.settings.Settings(
+                mesh=mesh("rank_svc"), model_path=config.model_path, recommendations=config.recommendations
+            )
         ),
         "fanout_worker": fanout_worker.composition.compose(fanout_worker.settings.Settings(mesh=mesh("fanout_worker"))),
         "feed_svc": feed_svc.composition.compose(
             feed_svc.settings.Settings(
-                mesh=mesh("feed_svc"), database_url=f"sqlite:///{data / 'feed.db'}", cursor_key=key
+                mesh=mesh("feed_svc"),
+                database_url=f"sqlite:///{data / 'feed.db'}",
+                cursor_key=key,
+                recommendations=config.recommendations,
             )
         ),
     }

@@ -32,6 +32,8 @@ class EmbeddedConfig:
     """native or grpcio."""
     model_path: str
     """ONNX file that ranks; empty: the rule-based score."""
+    recommendations: bool
+    """Whether RANKED heads hold posts of people whom the viewer does not follow."""
 
     def to_line(self) -> bytes:
         """One line of JSON."""

@@ -42,6 +42,7 @@ async def start_embedded(starting: Starting) -> Mesh:
         jwks_path=str(keys.jwks_path),
         engine=options.engine,
         model_path=options.model,
+        recommendations=options.recommendations,
     )
     await services.tell(config.to_line())
     status = f"127.0.0.1:{ports.status}"

@@ -83,6 +83,8 @@ class UpOptions:
     engine: str = "native"
     model: str = ""
     """ONNX file that ranks; empty: the rule-based score."""
+    recommendations: bool = True
+    """Whether RANKED heads hold posts of people whom the viewer does not follow."""
     bench_target: str = ""
     """ "host:port" of a no-op bench service to route to."""
     cassandra: str = ""

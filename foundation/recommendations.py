@@ -29,9 +29,9 @@ def encode_recommendations(post_ids: Sequence[int], made_ms: int) -> bytes:
     return _HEAD.pack(LAYOUT, made_ms) + packed
 
 
-def decode_recommendations(record: bytes | None) -> tuple[Sequence[int], int] | None:
-    """The ids and when they were made; None for an absent record or an unknown layout."""
-    if record is None or record[:1] != bytes([LAYOUT]) or (len(record) - _HEAD.size) % 8 or len(record) < _HEAD.size:
+def decode_recommendations(record: bytes) -> tuple[Sequence[int], int] | None:
+    """The ids and when they were made; None for an unknown layout."""
+    if len(record) < _HEAD.size or record[0] != LAYOUT or (len(record) - _HEAD.size) % 8:
         return None
     ids: list[int] = np.frombuffer(record, "<i8", offset=_HEAD.size).tolist()
     return ids, _HEAD.unpack_from(record)[1]

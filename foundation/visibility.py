@@ -37,7 +37,7 @@ class Surface(IntEnum):
     DIRECT = 2
     """By id or on a profile: mutes do not apply."""
     RECOMMENDED = 3
-    """In the home feed without being followed: only of public authors; mutes apply."""
+    """In the home feed without being followed: never one's own, only of public authors; mutes apply."""
 
 
 class AuthorFacts(NamedTuple):
@@ -67,7 +67,7 @@ def visible(viewer_id: int, author: AuthorFacts, post: PostState, edge: Edge, su
     if post is not PostState.ACTIVE or author.state is not UserState.ACTIVE:
         return False
     if viewer_id == author.author_id:
-        return True
+        return surface is not Surface.RECOMMENDED
     if edge.blocked:
         return False
     following = edge.follow is EdgeState.FOLLOWING

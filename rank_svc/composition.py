@@ -11,6 +11,7 @@ from foundation.events.consumer import Consumer
 from foundation.events.port import POSTS_CREATED, POSTS_UPDATED
 from foundation.model.clock import SystemClock
 from foundation.people import ReadThroughPeople
+from foundation.rpc.admission import Priority
 from foundation.rpc.channels import internal_channel
 from foundation.rpc.server import Access, Server, Service, build_server
 from foundation.runtime.resources import open_log, open_redis
@@ -44,18 +45,21 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
         scorer = await stack.enter_async_context(onnx_scorer(model))
         features = CachedFeatures(redis, capacity=settings.cache_rows)
         rank_candidates = RankCandidates(features=features, scorer=scorer, clock=clock)
-        graph = await stack.enter_async_context(internal_channel(mesh.graph_svc, mesh.internal_key))
-        posts = await stack.enter_async_context(internal_channel(mesh.post_svc, mesh.internal_key))
-        recommend_soon = RecommendSoon(
-            RefreshRecommendations(
-                graph=GrpcGraph(graph, ReadThroughPeople(redis, graph)),
-                recent_posts=ReadThroughRecentPosts(RedisTimelines(redis, AUTHOR_POSTS), posts, timeout_s=1.0),
-                features=features,
-                recommendations=RedisRecommendations(redis),
-                clock=clock,
+        recommend_soon = None
+        if settings.recommendations:
+            graph = await stack.enter_async_context(internal_channel(mesh.graph_svc, mesh.internal_key))
+            posts = await stack.enter_async_context(internal_channel(mesh.post_svc, mesh.internal_key))
+            recommend_soon = RecommendSoon(
+                RefreshRecommendations(
+                    graph=GrpcGraph(redis, graph, ReadThroughPeople(redis, graph)),
+                    recent_posts=ReadThroughRecentPosts(RedisTimelines(redis, AUTHOR_POSTS), posts, timeout_s=1.0),
+                    features=features,
+                    recommendations=RedisRecommendations(redis),
+                    clock=clock,
+                ),
+                clock,
             )
-        )
-        await stack.enter_async_context(recommend_soon.running())
+            await stack.enter_async_context(recommend_soon.running())
         server = build_server(
             mesh.server_settings(),
             [
@@ -63,6 +67,7 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
                     rank_service_pb2.DESCRIPTOR.services_by_name["RankService"],
                     RankHandlers(rank_candidates, recommend_soon),
                     Access.INTERNAL,
+                    priorities={"RequestRecommendations": Priority.BULK},
                 )
             ],
             auth=mesh.authenticator(clock),

@@ -41,11 +41,14 @@ class Graph(Protocol):
     """The owner of edges and accounts."""
 
     async def viewers(self, user_ids: Sequence[int]) -> Mapping[int, ViewerRecord]:
-        """Records of those of at most 100 users who exist, from rows. Raises Unavailable, DeadlineExceeded."""
+        """Records, at most an hour old, of those of at most 100 users who exist.
+
+        Raises Unavailable, DeadlineExceeded, Internal.
+        """
         ...
 
     async def authors(self, user_ids: Sequence[int]) -> Mapping[int, AuthorCard]:
-        """Author records of those of at most 1,000 users who exist. Raises Unavailable, DeadlineExceeded."""
+        """Author records of those of at most 1,000 users who exist. Raises as viewers does."""
         ...
 
 

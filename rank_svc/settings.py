@@ -23,3 +23,5 @@ class Settings:
     """Of the rule-based score."""
     cache_rows: int = 500_000
     """Posts whose features are kept in the process; about 200 bytes each."""
+    recommendations: bool = True
+    """Whether posts of people whom a viewer does not follow are looked for; feed_svc has the same setting."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from feed_svc.adapters.seen_redis import decode_seen, seen_key
-from feed_svc.model import NOTHING_SEEN, Home, Recommended
-from foundation.errors import Internal, Unavailable
+from feed_svc.degradation import note
+from feed_svc.model import NOTHING_SEEN, Degraded, Home, Recommended
+from foundation.errors import Unavailable
 from foundation.recommendations import decode_recommendations, recommendations_key
 from foundation.redis.client import Command, RedisCluster
 from foundation.timeline.redis import AUTHOR_POSTS, FEED, parse_timeline, read_commands, timeline_key
@@ -29,15 +30,27 @@ class RedisHomes:
             commands.append(("GET", seen_key(viewer_id)))
             if self._recommendations:
                 commands.append(("GET", recommendations_key(viewer_id)))
-        try:
-            record, elements, _, own, *of_head = await self._redis.execute(commands, timeout_s=self._read_within_s)
-        except Internal as failure:
-            raise Unavailable("CACHE_UNAVAILABLE", "the cache holds something else than a home") from failure
-        found = decode_recommendations(of_head[1]) if len(of_head) > 1 else None
+        replies = await self._redis.try_execute(commands, timeout_s=self._read_within_s)
+        packed = replies.pop() if for_head and self._recommendations else None
+        for reply in replies:
+            if isinstance(reply, Unavailable):
+                raise reply
+            if isinstance(reply, Exception):
+                raise Unavailable("CACHE_UNAVAILABLE", "the cache holds something else than a home") from reply
+        record, elements, _, own, *seen = replies
         return Home(
             viewer=decode_viewer(record) if record is not None else None,
             timeline=parse_timeline(elements),
             own=parse_timeline(own),
-            seen=decode_seen(of_head[0]) if of_head else NOTHING_SEEN,
-            recommended=Recommended(*found) if found else None,
+            seen=decode_seen(seen[0]) if seen else NOTHING_SEEN,
+            recommended=_recommended(packed) if packed is not None else None,
         )
+
+
+def _recommended(packed: bytes | Exception) -> Recommended | None:
+    """A head is as good without them: what cannot be read is only told."""
+    found = decode_recommendations(packed) if isinstance(packed, bytes) else None
+    if found is None:
+        note(Degraded.RECOMMENDATIONS_UNAVAILABLE)
+        return None
+    return Recommended(*found)

@@ -15,6 +15,8 @@ REQUEST_RECOMMENDATIONS = "/feedmesh.rank.v1.RankService/RequestRecommendations"
 MAX_WAITING = 1_000
 """One more is dropped: the viewer's next head wishes again."""
 TIMEOUT_S = 0.5
+PAUSE_S = 1.0
+"""After a failure: ranking goes to the same service, and shall not be throttled for it."""
 
 
 class GrpcRecommender:
@@ -49,6 +51,8 @@ class GrpcRecommender:
                 viewer_id = next(iter(self._waiting))
                 del self._waiting[viewer_id]
                 request = pb.RequestRecommendationsRequest(user_id=viewer_id)
-                # Heads are made without what was not told; the next one of this viewer wishes again.
-                with suppress(DomainError):
+                try:
                     await self._channel.call(REQUEST_RECOMMENDATIONS, request.SerializeToString(), TIMEOUT_S)
+                except DomainError:
+                    # Heads are made without; the next one of this viewer wishes again.
+                    await asyncio.sleep(PAUSE_S)

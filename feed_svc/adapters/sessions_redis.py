@@ -2,7 +2,7 @@
 
 One list per viewer instead of a key per session keeps "the newest 3" without bookkeeping, on the viewer's own node.
 Layout 2 of an element, little endian: u8 layout, u64 session id, i64 freeze id, then the ids as i64, recommended ones
-negative.
+negative. Layout 1 knew of none; what was frozen then is served on.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from foundation.errors import Internal, Unavailable
 from foundation.redis.client import Command, RedisCluster
 
 LAYOUT = 2
+READABLE = (1, 2)
 KEPT = 3
 TTL_S = 1_800
 _HEAD = struct.Struct("<BQq")
@@ -53,7 +54,7 @@ class RedisSessions:
     async def _records(self, viewer_id: int) -> list[bytes]:
         key = session_key(viewer_id)
         records, _ = await self._execute([("LRANGE", key, 0, KEPT - 1), ("EXPIRE", key, TTL_S)])
-        return [record for record in records if len(record) >= _HEAD.size and record[0] == LAYOUT]
+        return [record for record in records if len(record) >= _HEAD.size and record[0] in READABLE]
 
     async def _execute(self, commands: Sequence[Command]) -> list[Any]:
         try:

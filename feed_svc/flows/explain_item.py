@@ -11,12 +11,13 @@ from feed_svc.flows.open_home import OpenedHome
 from feed_svc.model import Candidates, Explanation, FeedQuery, Kind, Mode, Place, Ranked, Scores
 from feed_svc.ports import Ranker, Shelf
 from feed_svc.stages.arrangement import compose
+from feed_svc.stages.candidates import without_known
 from feed_svc.stages.decision import decision
 from feed_svc.stages.seen import unseen_first, worth_ranking
 from foundation.errors import DomainError, NotFound, Unavailable
 from foundation.model.clock import Clock
 from foundation.telemetry.journal import Journal
-from foundation.visibility import Surface, visible
+from foundation.visibility import EdgeState, Surface, visible
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,8 @@ class ExplainItem:
         if not visible(viewer_id, author.facts, card.state, edge, Surface.DIRECT):
             raise NotFound("POST_NOT_FOUND", "no such post", post_id=post_id)
         candidates = await self.gather_candidates(home, journal)
-        recommended = post_id in candidates.recommended
+        known = card.author_id == viewer_id or edge.follow is EdgeState.FOLLOWING
+        recommended = post_id in candidates.recommended and not known
         shown, words = decision(viewer_id, author.facts, card.state, edge, recommended=recommended)
         order, scores = await self._head(viewer_id, home, candidates, post_id, journal)
         kind = _kind(viewer_id, card.author_id, home)
@@ -59,7 +61,7 @@ class ExplainItem:
             place, words = Place.NOT_IN_FEED, "hidden: it is older than a feed goes back"
             shown = False
         elif kind is Kind.RECOMMENDED:
-            place, words = Place.NOT_IN_FEED, "hidden: it is recommended, but others rank before it"
+            place, words = Place.NOT_IN_FEED, "hidden: recommended, but others rank before it"
             shown = False
         else:
             place = Place.TAIL
@@ -69,7 +71,7 @@ class ExplainItem:
         self, viewer_id: int, home: OpenedHome, candidates: Candidates, post_id: int, journal: Journal
     ) -> tuple[Sequence[int], Scores | None]:
         """The order of a head made now, and how the post fared; scored alone where it is no candidate."""
-        ids = worth_ranking(candidates.all_ids, home.seen)
+        ids = worth_ranking(candidates.together(), home.seen)
         watched = post_id in ids
         try:
             with journal.stage("rank") as stage:
@@ -82,9 +84,9 @@ class ExplainItem:
         except DomainError:
             return (), None
         with journal.stage("compose") as stage:
-            order = compose(
-                unseen_first(ranked, home.seen), pulled=home.viewer.pulled, recommended=candidates.recommended
-            )
+            ranked = unseen_first(ranked, home.seen)
+            ranked = without_known(ranked, candidates.recommended, viewer_id=viewer_id, viewer=home.viewer)
+            order = compose(ranked, pulled=home.viewer.pulled, recommended=candidates.recommended)
             stage.count = len(order)
         return order, scores if watched else replace(scores, quick_place=0, model_place=0)
 

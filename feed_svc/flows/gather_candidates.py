@@ -1,7 +1,7 @@
 """Candidates of a RANKED head: the sources, at once, each with its own share of the time, each failing alone.
 
-The list came with the viewer record, so it costs nothing more; a source beside it that is late or silent is left out
-with its reason, and the page is made of the others.
+The list and the recommended posts came with the viewer record, so they cost nothing more; a source beside them that is
+late or silent is left out with its reason, and the page is made of the others.
 """
 
 from __future__ import annotations
@@ -94,11 +94,11 @@ class GatherCandidates:
     async def __call__(self, home: OpenedHome, journal: Journal) -> Candidates:
         wanted = [source for source in self.sources if source.wanted(home)]
         if not wanted:
-            return _candidates(home, home.ids, frozenset())
+            return _with_recommended(home, home.ids, frozenset(), journal)
         found = await asyncio.gather(*(self._found(source, home, journal) for source in wanted))
         ids = {*home.ids}.union(*(one.ids for one in found))
         reasons = frozenset(source.reason for source, one in zip(wanted, found, strict=True) if not one.whole)
-        return _candidates(home, sorted(ids, reverse=True), reasons)
+        return _with_recommended(home, sorted(ids, reverse=True), reasons, journal)
 
     async def _found(self, source: Source, home: OpenedHome, journal: Journal) -> Found:
         with journal.stage(source.name) as stage:
@@ -111,11 +111,15 @@ class GatherCandidates:
             return found
 
 
-def _candidates(home: OpenedHome, followed: Sequence[int], reasons: frozenset[Degraded]) -> Candidates:
+def _with_recommended(
+    home: OpenedHome, followed: Sequence[int], reasons: frozenset[Degraded], journal: Journal
+) -> Candidates:
     """With the best recommended posts, which came with the list too; what is followed stays followed."""
     if home.recommended is None or not home.recommended.ids:
         return Candidates(followed[:MAX_CANDIDATES], reasons)
-    known = {*followed}
-    young = (post_id for post_id in home.recommended.ids if post_id > home.oldest_id and post_id not in known)
-    recommended = frozenset(islice(young, RECOMMENDED_POSTS))
+    with journal.stage("recommended") as stage:
+        known = {*followed}
+        young = (post_id for post_id in home.recommended.ids if post_id > home.oldest_id and post_id not in known)
+        recommended = frozenset(islice(young, RECOMMENDED_POSTS))
+        stage.count = len(recommended)
     return Candidates(followed[: MAX_CANDIDATES - len(recommended)], reasons, recommended)

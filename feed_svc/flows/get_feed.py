@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from feed_svc.degradation import noting
@@ -27,6 +27,7 @@ from feed_svc.model import (
 )
 from feed_svc.ports import Ranker, Recommender, Sessions, Shelf
 from feed_svc.stages.arrangement import compose
+from feed_svc.stages.candidates import without_known
 from feed_svc.stages.seen import unseen_first, worth_ranking
 from feed_svc.stages.slate import fill_slate
 from foundation.errors import DomainError, InvalidArgument, Unavailable
@@ -118,16 +119,20 @@ class GetFeed:
         self, query: FeedQuery, home: OpenedHome, journal: Journal, candidates: Candidates
     ) -> FeedPage:
         self._wish(query.viewer_id, home)
-        if not candidates.all_ids:
+        ids = candidates.together()
+        if not ids:
             # Nothing above the floor; below it there may be.
             return await self._newest_first(query, home, journal, Position(Mode.RANKED), candidates.reasons)
-        ranked, reasons = await self._rank(query.viewer_id, candidates, home, journal)
+        ranked, reasons = await self._rank(query.viewer_id, ids, home, journal)
         with journal.stage("compose") as stage:
-            order = compose(ranked, pulled=home.viewer.pulled, recommended=candidates.recommended)
+            chosen = without_known(ranked, candidates.recommended, viewer_id=query.viewer_id, viewer=home.viewer)
+            order = compose(chosen, pulled=home.viewer.pulled, recommended=candidates.recommended)
             stage.count = len(order)
+            if len(ranked.ids) > stage.count:
+                stage.dropped = {"followed": len(ranked.ids) - stage.count}
         reasons |= candidates.reasons
         # What is recommended may be newer than all that is followed; the tail begins at what is followed.
-        newest_id = (candidates.ids or candidates.all_ids)[0]
+        newest_id = (candidates.ids or ids)[0]
         (session_id,) = struct.unpack("<Q", self.randomness.token_bytes(8))
         session = Session(session_id or 1, newest_id, order, candidates.recommended.intersection(order))
         # Frozen while the slate is filled: both go to the cache in one write.
@@ -143,8 +148,8 @@ class GetFeed:
         return replace(page, newest_id=newest_id)
 
     def _wish(self, viewer_id: int, home: OpenedHome) -> None:
-        """Of a viewer whose node is silent nothing is known, and nothing could be written for them."""
-        if self.recommender is None or Degraded.CACHE_UNAVAILABLE in home.reasons:
+        """Off this request's path: its head is made of what was found before."""
+        if self.recommender is None or not home.viewer.follows:
             return
         made_ms = home.recommended.made_ms if home.recommended is not None else 0
         if made_ms < self.clock.now_ms() - RECOMMENDED_FOR_MS:
@@ -160,10 +165,9 @@ class GetFeed:
             return True
 
     async def _rank(
-        self, viewer_id: int, candidates: Candidates, home: OpenedHome, journal: Journal
+        self, viewer_id: int, all_ids: Sequence[int], home: OpenedHome, journal: Journal
     ) -> tuple[Ranked, frozenset[Degraded]]:
         """At most HEAD_CAPACITY, best first, unseen before seen; the newest where ranking fails."""
-        all_ids = candidates.all_ids
         ids = worth_ranking(all_ids, home.seen)
         reasons = frozenset[Degraded]()
         with journal.stage("rank") as stage:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from feed_svc.model import Stretch
+from feed_svc.model import Ranked, Stretch
 from foundation.timeline.port import Timeline
+from foundation.viewers import ViewerRecord
 
 
 def newest_first(timeline: Timeline, own: Timeline | None, *, oldest_id: int) -> Sequence[int]:
@@ -41,6 +42,24 @@ def newest_of_few(parts: Sequence[Timeline], *, authors: int, limit: int, after_
     """The newest *limit* ids above *after_id* of those *authors* of *parts* whose newest post is newest."""
     posted = sorted((part for part in parts if part.ids), key=lambda part: part.ids[0], reverse=True)[:authors]
     return sorted((post_id for part in posted for post_id in part.ids if post_id > after_id), reverse=True)[:limit]
+
+
+def without_known(ranked: Ranked, recommended: Collection[int], *, viewer_id: int, viewer: ViewerRecord) -> Ranked:
+    """*ranked* without *recommended* posts by the viewer or whom they follow: those come as all that is followed does.
+
+    Recommendations are up to an hour old and name no authors; ranking tells who wrote what.
+    """
+    if not recommended:
+        return ranked
+    author_of = dict(zip(ranked.ids, ranked.author_ids, strict=True))
+    found = ((post_id, author_of[post_id]) for post_id in recommended if post_id in author_of)
+    known = {post_id for post_id, author_id in found if author_id in viewer.follows or author_id == viewer_id}
+    if not known:
+        return ranked
+    kept = [place for place, post_id in enumerate(ranked.ids) if post_id not in known]
+    return Ranked(
+        [ranked.ids[place] for place in kept], [ranked.author_ids[place] for place in kept], ranked.features_whole
+    )
 
 
 def before(ids: Sequence[int], before_id: int) -> Sequence[int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from foundation.visibility import AuthorFacts, Edge, EdgeState, PostState, Surface, visible
 
+_RECOMMENDED = "recommended: popular among the people whom those you follow follow"
+
 
 def decision(
     viewer_id: int, author: AuthorFacts, post: PostState, edge: Edge, *, recommended: bool = False
@@ -15,7 +17,7 @@ def decision(
     elif edge.muted and (recommended or edge.follow is EdgeState.FOLLOWING):
         why = "you mute the author"
     elif edge.follow is not EdgeState.FOLLOWING:
-        why = "recommended: people whom you follow follow the author" if recommended else "you do not follow the author"
+        why = _RECOMMENDED if recommended else "you do not follow the author"
     else:
         why = "you follow the author"
     return shown, f"{'shown' if shown else 'hidden'}: {why}"

@@ -16,14 +16,15 @@ from rank_svc.model import KEPT, MAX_CANDIDATES, Explained, RankQuery
 class RankHandlers:
     """The handlers of RankService."""
 
-    def __init__(self, rank_candidates: RankCandidates, recommend_soon: RecommendSoon) -> None:
+    def __init__(self, rank_candidates: RankCandidates, recommend_soon: RecommendSoon | None) -> None:
         self._rank_candidates = rank_candidates
         self._recommend_soon = recommend_soon
 
     async def RequestRecommendations(
         self, request: pb.RequestRecommendationsRequest, _: Call
     ) -> pb.RequestRecommendationsResponse:
-        return pb.RequestRecommendationsResponse(accepted=self._recommend_soon(request.user_id))
+        accepted = self._recommend_soon is not None and self._recommend_soon(request.user_id)
+        return pb.RequestRecommendationsResponse(accepted=accepted)
 
     async def RankCandidates(self, request: pb.RankCandidatesRequest, _: Call) -> pb.RankCandidatesResponse:
         packed = request.candidate_ids

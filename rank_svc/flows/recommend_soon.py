@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 from foundation.errors import DomainError
+from foundation.model.clock import Clock
 from foundation.telemetry.logging import logger
-from rank_svc.flows.refresh_recommendations import RefreshRecommendations
 
 MAX_WAITING = 1_000
+SHARE = 0.1
+"""Of the time, at most: ranking on the same event loop goes first."""
 
 
 class RecommendSoon:
-    """One at a time: ranking on the same event loop goes first."""
+    """Does *refresh* for who waits; between two it rests."""
 
-    def __init__(self, refresh: RefreshRecommendations) -> None:
+    def __init__(self, refresh: Callable[[int], Awaitable[None]], clock: Clock) -> None:
         self._refresh = refresh
+        self._clock = clock
         self._waiting: dict[int, None] = {}
         self._wished = asyncio.Event()
 
@@ -46,9 +49,13 @@ class RecommendSoon:
             self._wished.clear()
             while self._waiting:
                 viewer_id = next(iter(self._waiting))
+                began = self._clock.monotonic()
                 try:
                     await self._refresh(viewer_id)
                 except (DomainError, TimeoutError) as failure:
                     logger.warning("recommendations_not_made", viewer_id=viewer_id, error=repr(failure))
+                except Exception:  # noqa: BLE001 - the task outlives every defect
+                    logger.exception("recommendations_failed", viewer_id=viewer_id)
                 finally:
                     self._waiting.pop(viewer_id, None)
+                await asyncio.sleep((self._clock.monotonic() - began) * (1 / SHARE - 1))

@@ -160,9 +160,11 @@ async def composed_mesh(
         mesh=on("graph_svc"), database_url=store("graph"), cursor_key=CURSOR_KEY, **graph
     )
     of_posts = post_svc.settings.Settings(mesh=on("post_svc"), database_url=store("posts"), cursor_key=CURSOR_KEY)
-    of_rank = rank_svc.settings.Settings(mesh=on("rank_svc"))
+    of_rank = rank_svc.settings.Settings(mesh=on("rank_svc"), recommendations=False)
     of_worker = fanout_worker.settings.Settings(mesh=on("fanout_worker"), **worker)
-    of_feed = feed_svc.settings.Settings(mesh=on("feed_svc"), database_url=store("feed"), cursor_key=CURSOR_KEY)
+    of_feed = feed_svc.settings.Settings(
+        mesh=on("feed_svc"), database_url=store("feed"), cursor_key=CURSOR_KEY, recommendations=False
+    )
     async with AsyncExitStack() as stack:
         log = await stack.enter_async_context(open_log(base))
         await stack.enter_async_context(graph_svc.composition.compose(of_graph))

@@ -37,9 +37,10 @@ FEEDMESH = (sys.executable, "-m", "feedmesh_cli")
 
 
 @contextmanager
-def running_mesh(data: Path, *options: str) -> Iterator[Mesh]:
-    """A mesh in *data* without a world; stopped at the end."""
+def running_mesh(data: Path, *options: str, recommendations: bool = False) -> Iterator[Mesh]:
+    """A mesh in *data* without a world; stopped at the end. Models of a feed are exact where nothing is recommended."""
     command = [*FEEDMESH, "up", "--detach", "--json", "--no-world", "--data", str(data), *options]
+    command += [] if recommendations else ["--no-recommendations"]
     started = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert started.returncode == 0, started.stderr
     try:

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.envoy, pytest.mark.slow]
 
 
 async def test_a_friend_of_a_friend_is_recommended_until_hidden(tmp_path: Path) -> None:
-    with running_mesh(tmp_path / "mesh") as mesh:
+    with running_mesh(tmp_path / "mesh", recommendations=True) as mesh:
         client = Client(mesh)
         ana, bo, cy = [
             (await client.users.CreateUser(user_pb.CreateUserRequest(username=name), timeout=5)).user.user_id

@@ -41,4 +41,4 @@ def test_the_best_come_first_and_few_of_one(posts: list[tuple[int, int]], limit:
 def test_what_is_packed_comes_back(ids: list[int]) -> None:
     assert decode_recommendations(encode_recommendations(ids, 7)) == (ids[:MOST], 7)
     assert decode_recommendations(b"\x02" + encode_recommendations(ids, 7)[1:]) is None
-    assert decode_recommendations(None) is None
+    assert decode_recommendations(b"") is None

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x66\x65\x65\x64mesh/feed/v1/feed.proto\x12\x10\x66\x65\x65\x64mesh.feed.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"y\n\x0c\x46\x65\x65\x64Position\x12(\n\x04mode\x18\x01 \x01(\x0e\x32\x1a.feedmesh.feed.v1.FeedMode\x12\x11\n\tanchor_id\x18\x02 \x01(\x03\x12,\n\x08saved_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*=\n\x08\x46\x65\x65\x64Mode\x12\x19\n\x15\x46\x45\x45\x44_MODE_UNSPECIFIED\x10\x00\x12\n\n\x06RANKED\x10\x01\x12\n\n\x06LATEST\x10\x02*E\n\x0b\x46\x65\x65\x64Quality\x12\x1c\n\x18\x46\x45\x45\x44_QUALITY_UNSPECIFIED\x10\x00\x12\n\n\x06NORMAL\x10\x01\x12\x0c\n\x08\x44\x45GRADED\x10\x02*\xb7\x01\n\x0e\x44\x65gradedReason\x12\x1f\n\x1b\x44\x45GRADED_REASON_UNSPECIFIED\x10\x00\x12\x11\n\rRANK_FALLBACK\x10\x01\x12\x10\n\x0c\x46\x45\x45\x44_PARTIAL\x10\x02\x12\x15\n\x11\x43\x41\x43HE_UNAVAILABLE\x10\x03\x12\x15\n\x11POSTS_UNAVAILABLE\x10\x04\x12\x17\n\x13SESSION_UNAVAILABLE\x10\x05\x12\x18\n\x14\x46\x45\x41TURES_UNAVAILABLE\x10\x06*>\n\x0b\x43\x61\x63heStatus\x12\x1c\n\x18\x43\x41\x43HE_STATUS_UNSPECIFIED\x10\x00\x12\x07\n\x03HIT\x10\x01\x12\x08\n\x04MISS\x10\x02*d\n\x0e\x46\x65\x65\x64ItemSource\x12 \n\x1c\x46\x45\x45\x44_ITEM_SOURCE_UNSPECIFIED\x10\x00\x12\n\n\x06PUSHED\x10\x01\x12\n\n\x06PULLED\x10\x02\x12\x07\n\x03OWN\x10\x03\x12\x0f\n\x0bRECOMMENDED\x10\x04*U\n\rFeedItemPlace\x12\x1f\n\x1b\x46\x45\x45\x44_ITEM_PLACE_UNSPECIFIED\x10\x00\x12\x08\n\x04HEAD\x10\x01\x12\x08\n\x04TAIL\x10\x02\x12\x0f\n\x0bNOT_IN_FEED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x66\x65\x65\x64mesh/feed/v1/feed.proto\x12\x10\x66\x65\x65\x64mesh.feed.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"y\n\x0c\x46\x65\x65\x64Position\x12(\n\x04mode\x18\x01 \x01(\x0e\x32\x1a.feedmesh.feed.v1.FeedMode\x12\x11\n\tanchor_id\x18\x02 \x01(\x03\x12,\n\x08saved_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*=\n\x08\x46\x65\x65\x64Mode\x12\x19\n\x15\x46\x45\x45\x44_MODE_UNSPECIFIED\x10\x00\x12\n\n\x06RANKED\x10\x01\x12\n\n\x06LATEST\x10\x02*E\n\x0b\x46\x65\x65\x64Quality\x12\x1c\n\x18\x46\x45\x45\x44_QUALITY_UNSPECIFIED\x10\x00\x12\n\n\x06NORMAL\x10\x01\x12\x0c\n\x08\x44\x45GRADED\x10\x02*\xd8\x01\n\x0e\x44\x65gradedReason\x12\x1f\n\x1b\x44\x45GRADED_REASON_UNSPECIFIED\x10\x00\x12\x11\n\rRANK_FALLBACK\x10\x01\x12\x10\n\x0c\x46\x45\x45\x44_PARTIAL\x10\x02\x12\x15\n\x11\x43\x41\x43HE_UNAVAILABLE\x10\x03\x12\x15\n\x11POSTS_UNAVAILABLE\x10\x04\x12\x17\n\x13SESSION_UNAVAILABLE\x10\x05\x12\x18\n\x14\x46\x45\x41TURES_UNAVAILABLE\x10\x06\x12\x1f\n\x1bRECOMMENDATIONS_UNAVAILABLE\x10\x07*>\n\x0b\x43\x61\x63heStatus\x12\x1c\n\x18\x43\x41\x43HE_STATUS_UNSPECIFIED\x10\x00\x12\x07\n\x03HIT\x10\x01\x12\x08\n\x04MISS\x10\x02*d\n\x0e\x46\x65\x65\x64ItemSource\x12 \n\x1c\x46\x45\x45\x44_ITEM_SOURCE_UNSPECIFIED\x10\x00\x12\n\n\x06PUSHED\x10\x01\x12\n\n\x06PULLED\x10\x02\x12\x07\n\x03OWN\x10\x03\x12\x0f\n\x0bRECOMMENDED\x10\x04*U\n\rFeedItemPlace\x12\x1f\n\x1b\x46\x45\x45\x44_ITEM_PLACE_UNSPECIFIED\x10\x00\x12\x08\n\x04HEAD\x10\x01\x12\x08\n\x04TAIL\x10\x02\x12\x0f\n\x0bNOT_IN_FEED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,13 +37,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FEEDQUALITY']._serialized_start=268
   _globals['_FEEDQUALITY']._serialized_end=337
   _globals['_DEGRADEDREASON']._serialized_start=340
-  _globals['_DEGRADEDREASON']._serialized_end=523
-  _globals['_CACHESTATUS']._serialized_start=525
-  _globals['_CACHESTATUS']._serialized_end=587
-  _globals['_FEEDITEMSOURCE']._serialized_start=589
-  _globals['_FEEDITEMSOURCE']._serialized_end=689
-  _globals['_FEEDITEMPLACE']._serialized_start=691
-  _globals['_FEEDITEMPLACE']._serialized_end=776
+  _globals['_DEGRADEDREASON']._serialized_end=556
+  _globals['_CACHESTATUS']._serialized_start=558
+  _globals['_CACHESTATUS']._serialized_end=620
+  _globals['_FEEDITEMSOURCE']._serialized_start=622
+  _globals['_FEEDITEMSOURCE']._serialized_end=722
+  _globals['_FEEDITEMPLACE']._serialized_start=724
+  _globals['_FEEDITEMPLACE']._serialized_end=809
   _globals['_FEEDPOSITION']._serialized_start=82
   _globals['_FEEDPOSITION']._serialized_end=203
 # @@protoc_insertion_point(module_scope)

@@ -84,6 +84,8 @@ class _DegradedReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Degrade
     """The head could not be frozen: the page is newest first and continues as LATEST."""
     FEATURES_UNAVAILABLE: _DegradedReason.ValueType  # 6
     """The feature store did not answer: some posts were ranked as if nothing were known of them."""
+    RECOMMENDATIONS_UNAVAILABLE: _DegradedReason.ValueType  # 7
+    """The caller's recommendations could not be read: the head is made without them."""
 
 class DegradedReason(_DegradedReason, metaclass=_DegradedReasonEnumTypeWrapper):
     """Why an answer is DEGRADED."""
@@ -102,6 +104,8 @@ SESSION_UNAVAILABLE: DegradedReason.ValueType  # 5
 """The head could not be frozen: the page is newest first and continues as LATEST."""
 FEATURES_UNAVAILABLE: DegradedReason.ValueType  # 6
 """The feature store did not answer: some posts were ranked as if nothing were known of them."""
+RECOMMENDATIONS_UNAVAILABLE: DegradedReason.ValueType  # 7
+"""The caller's recommendations could not be read: the head is made without them."""
 
 class _CacheStatus:
     ValueType = typing.NewType("ValueType", builtins.int)

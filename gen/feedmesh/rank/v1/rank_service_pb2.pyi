@@ -92,7 +92,7 @@ class RequestRecommendationsResponse(message.Message):
 
     ACCEPTED_FIELD_NUMBER: builtins.int
     accepted: builtins.bool
-    """False where too many wait already: nothing will be done."""
+    """False where too many wait already, or recommendations are turned off: nothing will be done."""
     def __init__(
         self,
         *,

@@ -8,7 +8,7 @@ from feedmesh.graph.v1 import graph_internal_service_pb2 as pb
 from feedmesh.graph.v1.graph_internal_service_pb2_grpc import GraphInternalServiceStub
 
 from foundation.cards import AuthorCard, author_key, decode_author
-from foundation.errors import Internal, NotFound, Unavailable
+from foundation.errors import Internal, NotFound
 from foundation.redis.client import RedisCluster
 from foundation.rpc.channels import InternalChannel
 from foundation.viewers import ViewerRecord, decode_viewer, viewer_key
@@ -28,16 +28,13 @@ class ReadThroughPeople:
         self._stub = GraphInternalServiceStub(graph.grpc)
 
     async def viewer(self, user_id: int) -> ViewerRecord:
-        """The viewer record. Raises NotFound(USER_NOT_FOUND), Unavailable, DeadlineExceeded."""
-        try:
-            (record,) = await self._redis.execute([("GET", viewer_key(user_id))])
-        except Unavailable:
-            record = None
-        viewer = decode_viewer(record) if record is not None else None
+        """The viewer record. Raises NotFound(USER_NOT_FOUND), Unavailable, DeadlineExceeded, Internal for nonsense."""
+        (record,) = await self._redis.try_execute([("GET", viewer_key(user_id))])
+        viewer = decode_viewer(record) if isinstance(record, bytes) else None
         return viewer or await self.viewer_from_rows(user_id)
 
     async def viewer_from_rows(self, user_id: int) -> ViewerRecord:
-        """The viewer record from its owner, who also fills Redis. Raises like viewer, Internal for nonsense."""
+        """The viewer record from its owner, who also fills Redis. Raises like viewer."""
         answer = await self._graph.call(
             self._stub.GetViewerGraph, pb.GetViewerGraphRequest(user_ids=[user_id]), self._timeout_s
         )
@@ -51,19 +48,16 @@ class ReadThroughPeople:
         return viewer
 
     async def authors(self, user_ids: Sequence[int]) -> Mapping[int, AuthorCard]:
-        """Author records of the users that exist. Raises Unavailable, DeadlineExceeded."""
+        """Author records of the users that exist. Raises Unavailable, DeadlineExceeded, Internal for nonsense."""
         if not user_ids:
             return {}
-        try:
-            records = await self._redis.execute([("GET", author_key(user_id)) for user_id in user_ids])
-        except Unavailable:
-            records = [None] * len(user_ids)
-        found = decode_authors(user_ids, records)
+        replies = await self._redis.try_execute([("GET", author_key(user_id)) for user_id in user_ids])
+        found = decode_authors(user_ids, [reply if isinstance(reply, bytes) else None for reply in replies])
         missing = [user_id for user_id in user_ids if user_id not in found]
         return {**found, **await self.authors_from_rows(missing)} if missing else found
 
     async def authors_from_rows(self, user_ids: Sequence[int]) -> Mapping[int, AuthorCard]:
-        """Author records from their owner, who also fills Redis. Raises like authors, Internal for nonsense."""
+        """Author records from their owner, who also fills Redis. Raises like authors."""
         found: dict[int, AuthorCard] = {}
         for start in range(0, len(user_ids), AUTHORS_PER_CALL):
             some = user_ids[start : start + AUTHORS_PER_CALL]

@@ -3,6 +3,7 @@
 from tests.kit.cassandra import cassandra, keyspaces
 from tests.kit.graph_stores import graph
 from tests.kit.kafka import kafka, kafka_broker, kafkas
+from tests.kit.owners import owners
 from tests.kit.postgres import postgres, postgres_server
 from tests.kit.valkey import (
     every_redis,
@@ -22,6 +23,7 @@ __all__ = [
     "kafka_broker",
     "kafkas",
     "keyspaces",
+    "owners",
     "postgres",
     "postgres_server",
     "redis",

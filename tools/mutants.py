@@ -157,6 +157,43 @@ MUTANTS = (
         "tests/unit/foundation/test_visibility.py::test_the_table",
     ),
     Mutant(
+        "a recommended post is shown unchecked",
+        "feed_svc/stages/slate.py",
+        "            if visible(viewer_id, author.facts, card.state, viewer.edge(card.author_id), surface):\n",
+        "            if post_id in recommended or visible(\n"
+        "                viewer_id, author.facts, card.state, viewer.edge(card.author_id), surface\n"
+        "            ):\n",
+        "tests/unit/feed_svc/test_recommended.py::test_a_recommended_post_is_hidden_as_any_other",
+    ),
+    Mutant(
+        "a recommendation of a blocked author passes",
+        "foundation/visibility.py",
+        "    if edge.blocked:\n",
+        "    if edge.blocked and surface is not Surface.RECOMMENDED:\n",
+        "tests/unit/feed_svc/test_recommended.py::test_a_recommended_post_is_hidden_as_any_other",
+    ),
+    Mutant(
+        "somebody followed is recommended",
+        "feed_svc/stages/candidates.py",
+        "    if not known:\n",
+        "    if known or not known:\n",
+        "tests/unit/feed_svc/test_recommended.py::test_a_head_recommends_nobody_known_and_loses_nothing_else",
+    ),
+    Mutant(
+        "recommendations that cannot be read cost the page",
+        "feed_svc/adapters/homes_redis.py",
+        "        packed = replies.pop() if for_head",
+        "        packed = replies[-1] if for_head",
+        "tests/contract/test_recommendations.py::test_what_nobody_can_read_is_told_and_costs_nothing_else",
+    ),
+    Mutant(
+        "a session forgets what was recommended",
+        "feed_svc/adapters/sessions_redis.py",
+        "    if recommended:\n",
+        "    if not recommended:\n",
+        "tests/contract/test_sessions.py::test_a_session_knows_which_of_its_posts_were_recommended",
+    ),
+    Mutant(
         "block not told to readers",
         "graph_svc/flows/change_blocks.py",
         "        await self.read_models.tell_viewers([blocker_id, blocked_id])\n\n    async def unblock",

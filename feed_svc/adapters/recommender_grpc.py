@@ -22,8 +22,10 @@ PAUSE_S = 1.0
 class GrpcRecommender:
     """feed_svc.ports.Recommender."""
 
-    def __init__(self, channel: UnaryChannel) -> None:
+    def __init__(self, channel: UnaryChannel, *, timeout_s: float = TIMEOUT_S, pause_s: float = PAUSE_S) -> None:
         self._channel = channel
+        self._timeout_s = timeout_s
+        self._pause_s = pause_s
         self._waiting: dict[int, None] = {}
         self._wished = asyncio.Event()
 
@@ -52,7 +54,7 @@ class GrpcRecommender:
                 del self._waiting[viewer_id]
                 request = pb.RequestRecommendationsRequest(user_id=viewer_id)
                 try:
-                    await self._channel.call(REQUEST_RECOMMENDATIONS, request.SerializeToString(), TIMEOUT_S)
+                    await self._channel.call(REQUEST_RECOMMENDATIONS, request.SerializeToString(), self._timeout_s)
                 except DomainError:
                     # Heads are made without; the next one of this viewer wishes again.
-                    await asyncio.sleep(PAUSE_S)
+                    await asyncio.sleep(self._pause_s)

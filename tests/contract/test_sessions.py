@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 
 from feed_svc.adapters.homes_redis import RedisHomes
@@ -34,6 +36,18 @@ async def test_a_session_is_read_as_it_was_frozen_by_its_owner_alone(sessions: R
     assert await sessions.load(ANA, frozen.session_id) == frozen
     assert await sessions.load(ANA, 5) is None
     assert await sessions.load(BO, frozen.session_id) is None
+
+
+async def test_a_session_knows_which_of_its_posts_were_recommended(sessions: RedisSessions) -> None:
+    frozen = Session(1, BIG, [BIG, 7, BIG - 1], frozenset({7, BIG}))
+    await sessions.save(ANA, frozen)
+    assert await sessions.load(ANA, 1) == frozen
+    assert await sessions.newest(ANA) == [frozen]
+
+
+async def test_a_session_of_before_recommendations_goes_on(redis: RedisCluster, sessions: RedisSessions) -> None:
+    await redis.execute([("LPUSH", session_key(ANA), struct.pack("<BQqqq", 1, 5, BIG, BIG, 7))])
+    assert await sessions.load(ANA, 5) == Session(5, BIG, [BIG, 7])
 
 
 async def test_the_newest_sessions_are_kept_for_a_while(redis: RedisCluster, sessions: RedisSessions) -> None:

@@ -26,7 +26,9 @@ from feedmesh_cli.loopback_http import get
 from feedmesh_cli.mesh_file import Mesh
 from feedmesh_cli.ports import free_ports
 from foundation.errors import Unavailable
+from foundation.model.clock import SystemClock
 from foundation.model.ids import MAX_ID
+from foundation.recommendations import encode_recommendations, recommendations_key
 from foundation.redis.client import RedisCluster, connect, slot_of_key
 from foundation.rpc.channels import internal_channel
 from foundation.rpc.tokens import DevIssuer
@@ -40,6 +42,7 @@ from tests.kit.mesh import Client
 
 FRIENDS = 6
 POSTS_EACH = 4
+STRANGERS = 2
 DEGRADED = re.compile(r'^feedmesh_degraded_total\{reason="([A-Z_]+)"\} ([0-9.]+)$', re.MULTILINE)
 
 
@@ -81,6 +84,8 @@ class Strained:
     friends: Sequence[int]
     whole: Sequence[int]
     """Her feed, newest first."""
+    strangers: Sequence[int]
+    """Posts of somebody whom nobody follows."""
 
     def of(self, author: int) -> list[int]:
         """The author's posts."""
@@ -112,11 +117,17 @@ class Strained:
         async def warm() -> bool:
             try:
                 await warm_viewer(self.redis, self.ana, self.friends)
+                await self.redis.execute([("DEL", recommendations_key(self.ana))])
             except Unavailable:  # it was silent just now
                 return False
             return True
 
         await eventually(warm, timeout_s=5)
+
+    async def recommend(self) -> None:
+        """The strangers' posts, just now."""
+        record = encode_recommendations(self.strangers, SystemClock().now_ms())
+        await self.redis.execute([("SET", recommendations_key(self.ana), record)])
 
     async def normal(self, prepare: Callable[[], Awaitable[None]] | None = None) -> Answer:
         """The first perfect answer, within the time that recovery may take; each request is prepared."""
@@ -149,9 +160,9 @@ async def strained(mesh: Mesh, logs: Path, log: Link, log_url: str) -> AsyncIter
         stack.push_async_callback(client.close)
         graph_channel = await stack.enter_async_context(internal_channel(mesh.services["graph_svc"], mesh.internal_key))
         graph_stub = GraphInternalServiceStub(graph_channel.grpc)
-        names = [f"friend{place}" for place in range(FRIENDS + 1)]
+        names = [f"friend{place}" for place in range(FRIENDS + 2)]
         made = await graph_channel.call(graph_stub.ImportUsers, graph_pb.ImportUsersRequest(usernames=names), 30)
-        ana, *friends = made.user_ids
+        ana, stranger, *friends = made.user_ids
         follows = graph_pb.ImportFollowsRequest(
             follower_ids=ana.to_bytes(8, "little") * FRIENDS,
             followee_ids=b"".join(friend.to_bytes(8, "little") for friend in friends),
@@ -162,6 +173,7 @@ async def strained(mesh: Mesh, logs: Path, log: Link, log_url: str) -> AsyncIter
         post_channel = await stack.enter_async_context(internal_channel(mesh.services["post_svc"], mesh.internal_key))
         post_stub = PostInternalServiceStub(post_channel.grpc)
         drafts = [post_pb.ImportedPost(author_id=friend, caption="a post") for friend in friends * POSTS_EACH]
+        drafts += [post_pb.ImportedPost(author_id=stranger, caption="a post")] * STRANGERS
         written = await post_channel.call(post_stub.ImportPosts, post_pb.ImportPostsRequest(posts=drafts), 30)
         await client.settled()
 
@@ -212,7 +224,8 @@ async def strained(mesh: Mesh, logs: Path, log: Link, log_url: str) -> AsyncIter
             redis=redis,
             ana=ana,
             friends=friends,
-            whole=sorted(written.post_ids, reverse=True),
+            whole=sorted(written.post_ids[:-STRANGERS], reverse=True),
+            strangers=written.post_ids[-STRANGERS:],
         )
 
         async def serving() -> bool:

@@ -26,6 +26,7 @@ from grpc import aio
 
 from feed_svc.degradation import ANSWER_WITHIN_MS, TABLE, Dependency, Row, Way
 from foundation.cards import author_key, card_key
+from foundation.recommendations import recommendations_key
 from foundation.rpc.errors import DETAILS
 from foundation.timeline.redis import AUTHOR_POSTS, FEED, timeline_key
 from foundation.viewers import viewer_key
@@ -49,6 +50,7 @@ CACHED = (
     Dependency.SESSIONS,
     Dependency.WHOLE_CACHE,
     Dependency.FEATURES,
+    Dependency.RECOMMENDATIONS,
 )
 
 
@@ -85,6 +87,8 @@ class Scene:
     """Posts that cannot be checked."""
     later: bool = False
     """A page of a session, instead of a first one."""
+    recommends: bool = False
+    """There are recommendations."""
 
 
 def keys(door: str, *families: str) -> Callable[[Strained, Way], Awaitable[None]]:
@@ -128,6 +132,15 @@ def everything_listed(network: Strained) -> list[str]:
     return [timeline_key(FEED, network.ana), *lists]
 
 
+async def recommender(network: Strained, way: Way) -> None:
+    if way is Way.SLOW:
+        network.rank.hangs("RequestRecommendations")
+    elif way is Way.FAILING:
+        network.rank.fails("RequestRecommendations")
+    else:
+        network.rank.answers("RequestRecommendations", lambda _: JUNK)
+
+
 graph = service(lambda network: network.graph, "GetViewerGraph", "BatchGetAuthors")
 posts = service(lambda network: network.posts, "BatchGetPosts", "ListRecentPosts")
 rank = service(lambda network: network.rank, "RankCandidates")
@@ -141,6 +154,10 @@ SCENES = {
     (Dependency.WHOLE_CACHE, "any first page"): Scene(whole_cache),
     (Dependency.FEATURES, "a first RANKED page with posts that rank_svc does not know yet"): Scene(
         keys("others", "pf:")
+    ),
+    (Dependency.RECOMMENDATIONS, "a first RANKED page"): Scene(keys("viewer", "recs:"), recommends=True),
+    (Dependency.RECOMMENDER, "a first RANKED page of a viewer who has no recommendations, or old ones"): Scene(
+        recommender, forgets=lambda network: [recommendations_key(network.ana)]
     ),
     (Dependency.RANK, "a first RANKED page"): Scene(rank),
     (Dependency.GRAPH, "a viewer whose record is in the cache"): Scene(graph),
@@ -177,18 +194,20 @@ def reason_of(failure: aio.AioRpcError) -> str:
     return info.reason
 
 
-async def forgotten(network: Strained, scene: Scene) -> None:
+async def prepared(network: Strained, scene: Scene) -> None:
     for key in scene.forgets(network):
         await network.redis.execute([("DEL", key)])
+    if scene.recommends:
+        await network.recommend()
 
 
-def check(network: Strained, answer: Answer) -> None:
+def check(network: Strained, answer: Answer, recommended: Sequence[int] = ()) -> None:
     """Body and header agree, and nothing is shown twice or from elsewhere."""
     degraded = bool(answer.reasons)
     assert answer.page.quality == (feed_pb2.DEGRADED if degraded else feed_pb2.NORMAL)
     assert answer.header == ("degraded" if degraded else "normal")
     assert len({*answer.ids}) == len(answer.ids)
-    assert {*answer.ids} <= {*network.whole}
+    assert {*answer.ids} <= {*network.whole, *recommended}
 
 
 @pytest.mark.parametrize(("row", "way"), WALK)
@@ -199,7 +218,7 @@ async def test_a_row_of_the_table(healed: Strained, row: Row, way: Way) -> None:
     before = await network.counted()
     await scene.breaks(network, way)
     for _ in range(2):  # the second one knows what the first one met
-        await forgotten(network, scene)
+        await prepared(network, scene)
         began = time.monotonic()
         try:
             answer = await network.ask(cursor=cursor, limit=30)
@@ -221,13 +240,18 @@ async def test_a_row_of_the_table(healed: Strained, row: Row, way: Way) -> None:
     # The other direction: the same request without the fault says nothing, from a few seconds after it on.
     await network.heal()
     if not scene.later:
+        expected_ids = sorted([*network.whole, *(network.strangers if scene.recommends else ())])
 
-        async def prepared() -> None:
-            await forgotten(network, scene)
+        async def as_before() -> bool:
+            answer = await network.normal(lambda: prepared(network, scene))
+            check(network, answer, network.strangers)
+            # Recommendations that were being made while the fault ended come to nothing, and replace these.
+            return sorted(answer.ids) == expected_ids
 
-        answer = await network.normal(prepared)
-        check(network, answer)
-        assert sorted(answer.ids, reverse=True) == network.whole
+        if scene.recommends:
+            await eventually(as_before, timeout_s=5)
+        else:
+            assert await as_before()
 
 
 NONSENSE = {

@@ -96,7 +96,9 @@ class Testbed:
 
 
 @asynccontextmanager
-async def testbed(*, users: int, follows: int, tell: Tell, profile: str) -> AsyncIterator[Testbed]:
+async def testbed(
+    *, users: int, follows: int, tell: Tell, profile: str, recommendations: bool
+) -> AsyncIterator[Testbed]:
     """A mesh with *users* readers who each follow *follows* others, all feeds full and read once."""
     async with AsyncExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="feedmesh-bench-")))
@@ -107,7 +109,7 @@ async def testbed(*, users: int, follows: int, tell: Tell, profile: str) -> Asyn
         data = scratch / "mesh"
         tell(f"starting the mesh, profile {profile}")
         began = SystemClock().monotonic()
-        mesh = start_mesh(data, model, noop_port, profile)
+        mesh = start_mesh(data, model, noop_port, profile, recommendations=recommendations)
         start_s = SystemClock().monotonic() - began
         stack.callback(stop_mesh, data)
         tell(f"loading {users} readers who follow {follows} each, {users * POSTS_PER_USER} posts, {WRITERS} writers")
@@ -131,10 +133,11 @@ async def testbed(*, users: int, follows: int, tell: Tell, profile: str) -> Asyn
         yield Testbed(mesh, tokens[:users], tokens[users:], cursors, size, start_s)
 
 
-def start_mesh(data: Path, model: Path, noop_port: int, profile: str) -> Mesh:
+def start_mesh(data: Path, model: Path, noop_port: int, profile: str, *, recommendations: bool = True) -> Mesh:
     """A mesh on *data*, without a world, whose Envoy knows the no-op. Raises RuntimeError when it does not start."""
     command = [sys.executable, "-m", "feedmesh_cli", "up", "--detach", "--json", "--no-world", "--data", str(data)]
     command += ["--profile", profile, "--model", str(model), "--bench-target", f"127.0.0.1:{noop_port}"]
+    command += [] if recommendations else ["--no-recommendations"]
     started = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     mesh = load_mesh(data)
     if started.returncode or mesh is None:

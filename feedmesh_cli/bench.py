@@ -31,6 +31,9 @@ def bench(
     follows: Annotated[int, typer.Option(help="How many each follows.", min=1)] = FOLLOWS,
     users: Annotated[int, typer.Option(help="policies: users of the made-up world.", min=5_000)] = USERS,
     profile: Annotated[str, typer.Option(help="embedded or cluster: what the mesh is made of.")] = "embedded",
+    no_recommendations: Annotated[
+        bool, typer.Option("--no-recommendations", help="Of a mesh that recommends nothing.")
+    ] = False,
     save: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the report there.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
@@ -72,10 +75,13 @@ def bench(
             return await bench_growth(seconds, tell), []
         if name == POLICIES:
             return await bench_policies(users=users, follows=FOLLOWS_IN_POLICIES, seconds=seconds, tell=tell)
-        async with testbed(users=readers, follows=follows, tell=tell, profile=profile) as bed:
+        async with testbed(
+            users=readers, follows=follows, tell=tell, profile=profile, recommendations=not no_recommendations
+        ) as bed:
             return await BENCHES[name].run(bed, seconds, tell), []
 
     made_of = f"--users {users}" if name == POLICIES else f"--profile {profile}"
+    made_of += " --no-recommendations" if no_recommendations else ""
     figures, tables = asyncio.run(run())
     report = Report(command=f"feedmesh bench {name} --seconds {seconds:g} {made_of}", figures=figures, tables=tables)
     if save is not None:

@@ -303,6 +303,13 @@ MUTANTS = (
         "feed_svc/stages/arrangement.py",
         "        return of_kind[kind] < MOST.get(kind, WINDOW) and len(chosen) + owed < WINDOW\n",
         "        return len(chosen) + owed < WINDOW\n",
+        "tests/unit/feed_svc/test_arrangement.py::test_the_short_way_through_a_mix_comes_to_the_same_as_choosing_post_by_post",
+    ),
+    Mutant(
+        "one kind fills a window the short way",
+        "feed_svc/stages/arrangement.py",
+        "            first += places[least:most]\n",
+        "            first += places[least:]\n",
         "tests/unit/feed_svc/test_arrangement.py::test_each_window_holds_its_share_of_each_kind_while_others_last",
     ),
     Mutant(

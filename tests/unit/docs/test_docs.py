@@ -12,6 +12,7 @@ from foundation.cards import author_key, card_key
 from foundation.events.port import TOPICS
 from foundation.events.sql_log import LOG_TABLES
 from foundation.features import features_key
+from foundation.recommendations import recommendations_key
 from foundation.timeline.gaps import gap_keys
 from foundation.timeline.redis import AUTHOR_POSTS, FEED, route_key
 from foundation.viewers import viewer_key
@@ -43,7 +44,7 @@ def test_every_table_topic_and_key_is_listed() -> None:
     assert not missing
     assert not {topic for topic in TOPICS if topic not in text}
     keys = [card_key(1), author_key(1), features_key(1), viewer_key(1), seen_key(1), f"{FEED}:", f"{AUTHOR_POSTS}:"]
-    keys += [gap_keys()[0], route_key(1), LAGS]
+    keys += [gap_keys()[0], route_key(1), LAGS, recommendations_key(1)]
     assert not {key for key in keys if f"`{key.split(':')[0]}:" not in text}
 
 

@@ -15,13 +15,16 @@ MOST = {Kind.PULLED: 3, Kind.RECOMMENDED: 3}
 LEAST = {Kind.PULLED: 2, Kind.RECOMMENDED: 2}
 """Of each kind in a window, as long as there are any: so 14-16 are left to what is pushed."""
 
+# A look-up on the enum takes 50 ns; these run for every post of every head.
+_PUSHED, _PULLED, _RECOMMENDED = Kind.PUSHED, Kind.PULLED, Kind.RECOMMENDED
+
 
 def compose(ranked: Ranked, *, pulled: Collection[int], recommended: Collection[int] = ()) -> list[int]:
     """The order of a head: *ranked*, arranged by authors and, where some are *pulled* or *recommended*, by kinds."""
     if not pulled and not recommended:
         return arrange(ranked.ids, ranked.author_ids)
     kinds = [
-        Kind.RECOMMENDED if post_id in recommended else Kind.PULLED if author_id in pulled else Kind.PUSHED
+        _RECOMMENDED if post_id in recommended else _PULLED if author_id in pulled else _PUSHED
         for post_id, author_id in zip(ranked.ids, ranked.author_ids, strict=True)
     ]
     return arrange(ranked.ids, ranked.author_ids, kinds)
@@ -62,7 +65,7 @@ def _mixed(kinds: Sequence[Kind]) -> list[int]:
     may have beyond its due.
     """
     there = [kind for kind in LEAST if kind in kinds]
-    pushed = [place for place, kind in enumerate(kinds) if kind is Kind.PUSHED]
+    pushed = [place for place, kind in enumerate(kinds) if kind is _PUSHED]
     shares = [([place for place, one in enumerate(kinds) if one is kind], LEAST[kind], MOST[kind]) for kind in there]
     mixed: list[int] = []
     while len(kinds) - len(mixed) > WINDOW:

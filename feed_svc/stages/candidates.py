@@ -51,9 +51,9 @@ def without_known(ranked: Ranked, recommended: Collection[int], *, viewer_id: in
     """
     if not recommended:
         return ranked
-    author_of = dict(zip(ranked.ids, ranked.author_ids, strict=True))
-    found = ((post_id, author_of[post_id]) for post_id in recommended if post_id in author_of)
-    known = {post_id for post_id, author_id in found if author_id in viewer.follows or author_id == viewer_id}
+    author_ids, follows = ranked.author_ids, viewer.follows
+    places = [place for place, post_id in enumerate(ranked.ids) if post_id in recommended]
+    known = {ranked.ids[place] for place in places if author_ids[place] in follows or author_ids[place] == viewer_id}
     if not known:
         return ranked
     kept = [place for place, post_id in enumerate(ranked.ids) if post_id not in known]

@@ -183,6 +183,7 @@ async def _start_services(
             jwks_path=str(keys.jwks_path),
             internal_key=keys.internal_key,
             worker=worker,
+            lease_name=keys.lease_name,
             engine=options.engine,  # type: ignore[arg-type]
             port=getattr(ports, name),
             status_port=getattr(ports, f"{name}_status"),

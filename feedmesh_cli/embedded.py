@@ -70,6 +70,7 @@ async def all_services(config: EmbeddedConfig) -> AsyncIterator[Mapping[str, Ser
         log_url=f"sqlite:///{data / 'log.db'}",
         jwks_path=config.jwks_path,
         internal_key=config.internal_key,
+        lease_name=config.lease_name,
         engine=config.engine,  # type: ignore[arg-type]
         graph_svc=addresses["graph_svc"],
         post_svc=addresses["post_svc"],

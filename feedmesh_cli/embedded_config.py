@@ -30,6 +30,8 @@ class EmbeddedConfig:
     """Public keys of the token issuer."""
     engine: str
     """native or grpcio."""
+    lease_name: str
+    """Under which its services lease their worker numbers."""
     model_path: str
     """ONNX file that ranks; empty: the rule-based score."""
     recommendations: bool

@@ -41,6 +41,7 @@ async def start_embedded(starting: Starting) -> Mesh:
         cursor_key=keys.cursor_key,
         jwks_path=str(keys.jwks_path),
         engine=options.engine,
+        lease_name=keys.lease_name,
         model_path=options.model,
         recommendations=options.recommendations,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import signal
 from collections.abc import Awaitable, Callable, Mapping
@@ -219,6 +220,15 @@ class Keys:
     internal_key: str
     cursor_key: str
     jwks_path: Path
+
+    @property
+    def lease_name(self) -> str:
+        """Under which services lease their worker numbers, whatever ports a start chooses.
+
+        The supervisor vouches for it: it has the lock on the data directory, whose key nobody else has, ends what was
+        left behind, and starts a service after the one before has ended.
+        """
+        return f"the mesh with key {hashlib.sha256(self.internal_key.encode()).hexdigest()[:16]}"
 
 
 def keys_of(data: Path) -> Keys:

@@ -12,9 +12,10 @@ from foundation.events.consumer import Consumer
 from foundation.events.outbox import Outbox, Publisher
 from foundation.events.port import GRAPH_BY_FOLLOWEE
 from foundation.events.sql_outbox import SqlOutbox
+from foundation.leases.sql_leases import SqlWorkerLeases
+from foundation.leases.worker_lease import Claim, WorkerLease, worker_lease
 from foundation.list_cursors import ListCursors
 from foundation.model.clock import Clock, SystemClock, SystemRandomness
-from foundation.model.ids import Snowflakes
 from foundation.rpc.admission import Priority
 from foundation.rpc.server import Access, Server, Service, build_server
 from foundation.runtime.resources import open_log, open_redis
@@ -25,7 +26,7 @@ from graph_svc.adapters.edges_sql import SqlEdges
 from graph_svc.adapters.followers_sql import SqlFollowers
 from graph_svc.adapters.read_models import ReadModelRecords, RecordRows
 from graph_svc.adapters.read_models_sql import SqlRecordRows
-from graph_svc.adapters.tables import FOLLOWING, GRAPH_CHANGES, GRAPH_TABLES, OPEN_SLOTS
+from graph_svc.adapters.tables import FOLLOWING, GRAPH_CHANGES, GRAPH_TABLES, OPEN_SLOTS, WORKER_LEASES
 from graph_svc.adapters.tiers_sql import SqlTiers
 from graph_svc.adapters.users_sql import SqlUsers
 from graph_svc.edge.handlers import GraphHandlers, UserHandlers
@@ -49,14 +50,15 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
     """The started service; torn down in reverse order."""
     mesh = settings.mesh
     clock = SystemClock()
-    ids = Snowflakes(clock, region=mesh.region, worker=mesh.worker)
     async with AsyncExitStack() as stack:
         redis = await stack.enter_async_context(open_redis(mesh))
         log = await stack.enter_async_context(open_log(mesh))
         open_store = _cql_store if settings.database_url.startswith("cassandra:") else _sql_store
-        store = await stack.enter_async_context(open_store(settings.database_url, clock, ids))
+        store = await stack.enter_async_context(open_store(settings.database_url, mesh.claim("graph_svc"), clock))
         users, edges = store.users, store.edges
+        ids = store.lease.ids
         publisher = Publisher(log, store.outbox, clock, worker=ids.node, sweep_every_s=mesh.sweep_every_s)
+        store.lease.when_interrupted = publisher.take_over_again
         read_models = ReadModelRecords(store.record_rows, redis)
         stack.push_async_callback(read_models.close)
         accounts = KeepAccounts(users=users, edges=edges, read_models=read_models, ids=ids, clock=clock)
@@ -138,11 +140,15 @@ class Store:
     tiers: Tiers
     record_rows: RecordRows
     outbox: Outbox
+    lease: WorkerLease
 
 
 @asynccontextmanager
-async def _sql_store(url: str, _: Clock, __: Snowflakes) -> AsyncIterator[Store]:
-    async with open_database(url, GRAPH_TABLES) as database:
+async def _sql_store(url: str, claim: Claim, clock: Clock) -> AsyncIterator[Store]:
+    async with (
+        open_database(url, GRAPH_TABLES) as database,
+        worker_lease(SqlWorkerLeases(database, WORKER_LEASES, clock), claim, clock, SystemRandomness()) as lease,
+    ):
         yield Store(
             users=SqlUsers(database),
             edges=SqlEdges(database),
@@ -150,16 +156,18 @@ async def _sql_store(url: str, _: Clock, __: Snowflakes) -> AsyncIterator[Store]
             tiers=SqlTiers(database),
             record_rows=SqlRecordRows(database),
             outbox=SqlOutbox(database, OPEN_SLOTS, [FOLLOWING, GRAPH_CHANGES]),
+            lease=lease,
         )
 
 
 @asynccontextmanager
-async def _cql_store(url: str, clock: Clock, ids: Snowflakes) -> AsyncIterator[Store]:
+async def _cql_store(url: str, claim: Claim, clock: Clock) -> AsyncIterator[Store]:
     # The extra `cluster` brings the driver; the embedded profile does without.
     from foundation.cql.address import CqlAddress  # noqa: PLC0415
     from foundation.cql.migrations import migrations_of, require_schema  # noqa: PLC0415
     from foundation.cql.session import open_cql  # noqa: PLC0415
     from foundation.events.cql_outbox import CqlOutbox  # noqa: PLC0415
+    from foundation.leases.cql_leases import CqlWorkerLeases  # noqa: PLC0415
     from graph_svc.adapters.changes_cql import Changes, graph_sources  # noqa: PLC0415
     from graph_svc.adapters.edges_cql import CqlEdges  # noqa: PLC0415
     from graph_svc.adapters.followers_cql import CqlFollowers  # noqa: PLC0415
@@ -169,8 +177,11 @@ async def _cql_store(url: str, clock: Clock, ids: Snowflakes) -> AsyncIterator[S
     from graph_svc.adapters.versions_cql import Versions  # noqa: PLC0415
 
     address = CqlAddress.parse(url)
-    async with open_cql(address) as cql:
+    async with AsyncExitStack() as stack:
+        cql = await stack.enter_async_context(open_cql(address))
         await require_schema(cql, migrations_of("graph_svc.adapters"), address.shown)
+        lease = await stack.enter_async_context(worker_lease(CqlWorkerLeases(cql), claim, clock, SystemRandomness()))
+        ids = lease.ids
         versions = Versions(ids)
         outbox = CqlOutbox(cql, graph_sources(versions), clock, worker=ids.node)
         await outbox.register()
@@ -181,4 +192,5 @@ async def _cql_store(url: str, clock: Clock, ids: Snowflakes) -> AsyncIterator[S
             tiers=CqlTiers(cql, versions),
             record_rows=CqlRecordRows(cql),
             outbox=outbox,
+            lease=lease,
         )

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 
 from feedmesh.post.v1 import post_internal_service_pb2, post_service_pb2
 
 from foundation.events.outbox import Outbox, Publisher
 from foundation.events.sql_outbox import SqlOutbox
+from foundation.leases.sql_leases import SqlWorkerLeases
+from foundation.leases.worker_lease import Claim, WorkerLease, worker_lease
 from foundation.list_cursors import ListCursors
 from foundation.model.clock import Clock, SystemClock, SystemRandomness
-from foundation.model.ids import Snowflakes
 from foundation.people import ReadThroughPeople
 from foundation.rpc.admission import Priority
 from foundation.rpc.channels import internal_channel
@@ -23,7 +25,7 @@ from foundation.timeline.redis import AUTHOR_POSTS, RedisTimelines
 from post_svc.adapters.cards_redis import RedisCards
 from post_svc.adapters.known_authors import KnownAuthors
 from post_svc.adapters.posts_sql import SqlPosts
-from post_svc.adapters.tables import OPEN_SLOTS, POST_CHANGES, POST_TABLES, POSTS
+from post_svc.adapters.tables import OPEN_SLOTS, POST_CHANGES, POST_TABLES, POSTS, WORKER_LEASES
 from post_svc.edge.handlers import PostHandlers
 from post_svc.edge.internal_handlers import PostInternalHandlers
 from post_svc.flows.change_post import ChangePost
@@ -40,14 +42,15 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
     mesh = settings.mesh
     clock = SystemClock()
     randomness = SystemRandomness()
-    ids = Snowflakes(clock, region=mesh.region, worker=mesh.worker)
     async with AsyncExitStack() as stack:
         redis = await stack.enter_async_context(open_redis(mesh))
         log = await stack.enter_async_context(open_log(mesh))
-        store = _cql_store if settings.database_url.startswith("cassandra:") else _sql_store
-        posts, outbox = await stack.enter_async_context(store(settings.database_url, clock, ids.node))
+        open_store = _cql_store if settings.database_url.startswith("cassandra:") else _sql_store
+        store = await stack.enter_async_context(open_store(settings.database_url, mesh.claim("post_svc"), clock))
+        posts, ids = store.posts, store.lease.ids
         graph = await stack.enter_async_context(internal_channel(mesh.graph_svc, mesh.internal_key))
-        publisher = Publisher(log, outbox, clock, worker=ids.node, sweep_every_s=mesh.sweep_every_s)
+        publisher = Publisher(log, store.outbox, clock, worker=ids.node, sweep_every_s=mesh.sweep_every_s)
+        store.lease.when_interrupted = publisher.take_over_again
         cards = RedisCards(redis)
         people = ReadThroughPeople(redis, graph)
         author_posts = RedisTimelines(redis, AUTHOR_POSTS)
@@ -99,27 +102,40 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
         yield server
 
 
-Store = tuple[Posts, Outbox]
+@dataclass(frozen=True, kw_only=True)
+class Store:
+    """The adapters over one store."""
+
+    posts: Posts
+    outbox: Outbox
+    lease: WorkerLease
 
 
 @asynccontextmanager
-async def _sql_store(url: str, _: Clock, __: int) -> AsyncIterator[Store]:
-    async with open_database(url, POST_TABLES) as database:
-        yield SqlPosts(database), SqlOutbox(database, OPEN_SLOTS, [POSTS, POST_CHANGES])
+async def _sql_store(url: str, claim: Claim, clock: Clock) -> AsyncIterator[Store]:
+    async with (
+        open_database(url, POST_TABLES) as database,
+        worker_lease(SqlWorkerLeases(database, WORKER_LEASES, clock), claim, clock, SystemRandomness()) as lease,
+    ):
+        outbox = SqlOutbox(database, OPEN_SLOTS, [POSTS, POST_CHANGES])
+        yield Store(posts=SqlPosts(database), outbox=outbox, lease=lease)
 
 
 @asynccontextmanager
-async def _cql_store(url: str, clock: Clock, worker: int) -> AsyncIterator[Store]:
+async def _cql_store(url: str, claim: Claim, clock: Clock) -> AsyncIterator[Store]:
     # The extra `cluster` brings the driver; the embedded profile does without.
     from foundation.cql.address import CqlAddress  # noqa: PLC0415
     from foundation.cql.migrations import migrations_of, require_schema  # noqa: PLC0415
     from foundation.cql.session import open_cql  # noqa: PLC0415
     from foundation.events.cql_outbox import CqlOutbox  # noqa: PLC0415
+    from foundation.leases.cql_leases import CqlWorkerLeases  # noqa: PLC0415
     from post_svc.adapters.posts_cql import CqlPosts, post_sources  # noqa: PLC0415
 
     address = CqlAddress.parse(url)
-    async with open_cql(address) as cql:
+    async with AsyncExitStack() as stack:
+        cql = await stack.enter_async_context(open_cql(address))
         await require_schema(cql, migrations_of("post_svc.adapters"), address.shown)
-        outbox = CqlOutbox(cql, post_sources(), clock, worker=worker)
+        lease = await stack.enter_async_context(worker_lease(CqlWorkerLeases(cql), claim, clock, SystemRandomness()))
+        outbox = CqlOutbox(cql, post_sources(), clock, worker=lease.ids.node)
         await outbox.register()
-        yield CqlPosts(cql, outbox, clock), outbox
+        yield Store(posts=CqlPosts(cql, outbox, clock), outbox=outbox, lease=lease)

@@ -143,6 +143,35 @@ MUTANTS = (
         "tests/unit/foundation/test_outbox.py::test_a_crash_between_row_and_publish_is_repaired_at_the_next_start",
     ),
     Mutant(
+        "a lease counted from its answer",
+        "foundation/leases/worker_lease.py",
+        "        self.ids.until_s = asked_s + LEASE_S - SAFETY_S\n",
+        "        self.ids.until_s = self._clock.monotonic() + LEASE_S - SAFETY_S\n",
+        "tests/unit/foundation/test_worker_lease.py::test_ids_of_one_number_ascend_through_everything",
+    ),
+    Mutant(
+        "ids minted after the lease ended",
+        "foundation/model/ids.py",
+        "        if self._monotonic() >= self.until_s:\n",
+        "        if self.until_s < 0:\n",
+        "tests/unit/foundation/test_worker_lease.py::test_ids_of_one_number_ascend_through_everything",
+    ),
+    Mutant(
+        "a lease renewed that somebody else has",
+        "foundation/leases/sql_leases.py",
+        "        ours = (self._leases.c.worker == node) & (self._leases.c.life == holder.life)\n",
+        "        ours = self._leases.c.worker == node\n",
+        "tests/contract/test_worker_leases.py::test_a_lease_ends_and_whoever_had_it_hears_of_who_has_it_now[sqlite]",
+    ),
+    Mutant(
+        "another's rows under our number taken for published",
+        "foundation/events/outbox.py",
+        "        for slot in self._slots.values():\n            slot.dirty = True\n",
+        "",
+        "tests/unit/foundation/test_outbox.py::"
+        "test_what_another_wrote_under_our_number_while_we_were_interrupted_is_published",
+    ),
+    Mutant(
         "cursor not bound to its user",
         "feed_svc/edge/cursors.py",
         'return b"%d|GetFeed|%s" % (viewer_id, _VERSION)',

@@ -87,6 +87,7 @@ class Publisher:
         self._first_slot = slot_at(clock.now_ms())
         self._slots: dict[SlotKey, _Slot] = {}
         self._took_over = False
+        self._interruptions = 0
         self._one_sweep = asyncio.Lock()
 
     @asynccontextmanager
@@ -141,10 +142,18 @@ class Publisher:
         async with asyncio.timeout(timeout_s):
             await self._queue.join()
 
+    def take_over_again(self) -> None:
+        """Somebody else may have written under this worker number: the next sweep begins as if we had just started."""
+        self._took_over = False
+        self._interruptions += 1
+        for slot in self._slots.values():
+            slot.dirty = True
+
     async def sweep(self) -> int:
         """Mark the closed slots that are done, publish and mark the others; how many slots were published again.
 
-        The first time also whatever an earlier process left behind under this worker number, however recent.
+        The first time, and after take_over_again, also whatever another process left behind under this worker number,
+        however recent.
         """
         async with self._one_sweep:
             left_behind = 0 if self._took_over else await self._take_over()
@@ -152,12 +161,14 @@ class Publisher:
 
     async def _take_over(self) -> int:
         """Publish what an earlier process with this worker number wrote: it can't do so any more."""
+        interruptions = self._interruptions
         listed = await self._outbox.unmarked(before_slot=_EVERY_SLOT, limit=MAX_SLOTS_LEFT_BEHIND)
         ours = [key for key in listed if key.worker == self._worker]
         for key in ours:
             self._slots.setdefault(key, _Slot(dirty=True)).dirty = True
-        # From here on a slot without a state has no rows of before, unless there were too many to list.
-        self._took_over = len(listed) < MAX_SLOTS_LEFT_BEHIND
+        # From here on a slot without a state has no rows of before, unless there were too many to list, or somebody
+        # else may have written since.
+        self._took_over = len(listed) < MAX_SLOTS_LEFT_BEHIND and interruptions == self._interruptions
         await self._publish_again(ours)
         # The slot that this process began in may take more rows; so may those where the clock stepped back.
         done = [key for key in ours if key.slot < self._first_slot and not self._slots[key].writing]

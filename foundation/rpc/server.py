@@ -8,7 +8,7 @@ arrive as bytes and answers may be bytes.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from grpc import aio
 from grpc_health.v1 import health_pb2
 from protovalidate import Validator
 
-from foundation.errors import DeadlineExceeded, DomainError, Exhausted, Internal, InvalidArgument
+from foundation.errors import DeadlineExceeded, DomainError, Exhausted, Internal, InvalidArgument, Unavailable
 from foundation.model.clock import Clock
 from foundation.model.ids import Ids
 from foundation.rpc.admission import Admission, Priority, probing_lag
@@ -344,9 +344,15 @@ class _Gate:
             return failure
         if isinstance(failure, TimeoutError):
             return DeadlineExceeded("DEADLINE_EXCEEDED", "it took too long")
-        error_id = str(self._ids.next() if self._ids else self._clock.now_ms())
+        error_id = self._error_id()
         logger.error("rpc_failed", method=method.full_name, error_id=error_id, exc_info=failure)
         return Internal("INTERNAL", f"internal error {error_id}", error_id=error_id)
+
+    def _error_id(self) -> str:
+        if self._ids:
+            with suppress(Unavailable):  # the name of an error must not become another one
+                return str(self._ids.next())
+        return str(self._clock.now_ms())
 
 
 _OVERLOADED = status_of(Exhausted("OVERLOADED", "the service is busy"))

@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from foundation.leases.worker_lease import Claim
 from foundation.model.clock import Clock
+from foundation.model.ids import MAX_REGION, MAX_WORKER
 from foundation.redis.address import RedisAddress
 from foundation.redis.client import ScriptMode
 from foundation.rpc.auth import Authenticator
 from foundation.rpc.server import ServerSettings
+from foundation.runtime.settings import SettingsInvalid
+
+LONGEST_LEASE_NAME = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +38,13 @@ class MeshSettings:
     region: int = 0
     """0-7: part of every id."""
     worker: int = 0
-    """0-1023: part of every id; no two processes that mint ids at the same time share one."""
+    """0-1023: part of every id. Services that mint ids lease the first free number from this one on; each service has
+    numbers of its own."""
+    workers: int = 1
+    """How many numbers there are to lease from: as many as processes of the service, and some for those that end."""
+    lease_name: str = ""
+    """Under which name the number is leased: a process that is started again under it has its number back at once.
+    Whoever names processes makes sure that only one of a name lives. Empty: its address, if that is fixed."""
     engine: Literal["native", "grpcio"] = "native"
     """The gRPC server implementation."""
     host: str = "127.0.0.1"
@@ -50,6 +61,31 @@ class MeshSettings:
     """Address of rank_svc."""
     sweep_every_s: float = 5.0
     """How often unpublished events are looked for."""
+
+    def __post_init__(self) -> None:
+        """Raises SettingsInvalid naming every fault."""
+        faults = []
+        if not 0 <= self.region <= MAX_REGION:
+            faults.append(f"FEEDMESH_REGION={self.region}: must be 0 to {MAX_REGION}")
+        if not 0 <= self.worker <= MAX_WORKER:
+            faults.append(f"FEEDMESH_WORKER={self.worker}: must be 0 to {MAX_WORKER}")
+        elif not 1 <= self.workers <= MAX_WORKER + 1 - self.worker:
+            faults.append(f"FEEDMESH_WORKERS={self.workers}: must be 1 to {MAX_WORKER + 1 - self.worker}")
+        if len(self.lease_name) > LONGEST_LEASE_NAME:
+            faults.append(f"FEEDMESH_LEASE_NAME={self.lease_name}: must have at most {LONGEST_LEASE_NAME} characters")
+        if faults:
+            raise SettingsInvalid("wrong settings:\n  " + "\n  ".join(faults))
+
+    def claim(self, service: str) -> Claim:
+        """What *service* leases its worker number with."""
+        return Claim(
+            service=service,
+            region=self.region,
+            workers=range(self.worker, self.worker + self.workers),
+            name=self.lease_name,
+            host=self.host,
+            port=self.port,
+        )
 
     def server_settings(self) -> ServerSettings:
         """How the server of a service listens."""

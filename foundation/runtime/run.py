@@ -44,8 +44,9 @@ def run(compose: Callable[[S], AbstractAsyncContextManager[Server]], settings_ty
     try:
         uvloop.run(_serve(compose, settings))
     except DomainError as failure:
-        # A store or a log that cannot be used, or a schema that does not fit: the message says how to mend it.
-        print(f"cannot start: {failure.message} ({failure.reason})", file=sys.stderr)  # noqa: T201 - for who started it
+        # A store or a log that cannot be used, a schema that does not fit, a worker number that somebody else has: the
+        # message says how to mend it.
+        print(f"cannot serve: {failure.message} ({failure.reason})", file=sys.stderr)  # noqa: T201 - for who started it
         raise SystemExit(1) from None
 
 

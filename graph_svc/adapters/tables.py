@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, SmallInteger, String, Table
 
 from foundation.events.sql_outbox import event_columns, open_slots_table
+from foundation.leases.sql_leases import worker_leases_table
 
 GRAPH_TABLES = MetaData()
 
@@ -88,3 +89,4 @@ GRAPH_CHANGES = Table(
     Index("graph_changes_slots", "slot", "worker"),
 )
 OPEN_SLOTS = open_slots_table(GRAPH_TABLES)
+WORKER_LEASES = worker_leases_table(GRAPH_TABLES)

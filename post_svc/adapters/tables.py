@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Column, Index, LargeBinary, MetaData, SmallInteger, String, Table, Text
 
 from foundation.events.sql_outbox import event_columns, open_slots_table
+from foundation.leases.sql_leases import worker_leases_table
 
 POST_TABLES = MetaData()
 
@@ -39,3 +40,4 @@ POST_CHANGES = Table(
     Index("post_changes_slots", "slot", "worker"),
 )
 OPEN_SLOTS = open_slots_table(POST_TABLES)
+WORKER_LEASES = worker_leases_table(POST_TABLES)

@@ -372,6 +372,42 @@ async def test_a_write_that_nobody_published_is_swept(life: Life) -> None:
     assert await life.unmarked() == []
 
 
+async def test_what_another_wrote_under_our_number_while_we_were_interrupted_is_published(life: Life) -> None:
+    async with life.publisher.running():
+        mine = await life.create()
+        await life.publisher.flush()
+    # Another process had our number for a moment, and died before it published.
+    theirs = life.ids.next()
+    await life.store.write(life.row(theirs))
+    life.publisher.take_over_again()
+    with life.publisher.writing(again := life.ids.next()):
+        await life.store.write(life.row(again))
+    life.publisher.publish(again, ())
+    assert slot_key(mine) == slot_key(theirs) == slot_key(again)
+    life.clock.ms += CLOSED_MS
+    await life.publisher.sweep()
+    assert (await life.published())[theirs]
+    assert await life.unmarked() == []
+
+
+async def test_an_interruption_while_a_start_takes_over_is_not_forgotten(life: Life) -> None:
+    life.publisher.take_over_again()
+    listing = life.outbox.unmarked
+
+    async def interrupted(*, before_slot: int, limit: int) -> list[SlotKey]:
+        listed = await listing(before_slot=before_slot, limit=limit)
+        life.publisher.take_over_again()
+        return list(listed)
+
+    life.outbox.unmarked = interrupted  # type: ignore[method-assign]
+    await life.publisher.sweep()
+    life.outbox.unmarked = listing  # type: ignore[method-assign]
+    theirs = life.ids.next()
+    await life.store.write(life.row(theirs))
+    await life.publisher.sweep()
+    assert (await life.published())[theirs] == 1
+
+
 async def test_a_write_that_had_nothing_to_publish_costs_no_second_publishing(life: Life) -> None:
     async with life.publisher.running():
         id_ = await life.create()

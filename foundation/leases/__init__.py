@@ -1,0 +1,1 @@
+"""Leases on worker numbers: who may mint which ids (docs/adr/0002)."""

@@ -164,10 +164,10 @@ MUTANTS = (
         "tests/contract/test_worker_leases.py::test_a_lease_ends_and_whoever_had_it_hears_of_who_has_it_now[sqlite]",
     ),
     Mutant(
-        "another's rows under our number taken for published",
+        "rows of who had the lease in between taken for published",
         "foundation/events/outbox.py",
-        "        for slot in self._slots.values():\n            slot.dirty = True\n",
-        "",
+        "        self._took_over = False\n        self._interruptions += 1\n",
+        "        self._interruptions += 1\n",
         "tests/unit/foundation/test_outbox.py::"
         "test_what_another_wrote_under_our_number_while_we_were_interrupted_is_published",
     ),

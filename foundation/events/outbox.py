@@ -146,8 +146,6 @@ class Publisher:
         """Somebody else may have written under this worker number: the next sweep begins as if we had just started."""
         self._took_over = False
         self._interruptions += 1
-        for slot in self._slots.values():
-            slot.dirty = True
 
     async def sweep(self) -> int:
         """Mark the closed slots that are done, publish and mark the others; how many slots were published again.

@@ -16,7 +16,9 @@ _TAKE_FROM = Statement(
     "UPDATE worker_leases USING TTL ? SET holder = ?, life = ? WHERE worker = ? IF life = ?", idempotent=False
 )
 _WHO = Statement("SELECT holder, life FROM worker_leases WHERE worker = ?")
-_LEFT_JUST_NOW = "somebody who has just left"
+_FASTER = "somebody who was faster"
+_ROUNDED_S = 1
+"""Cells go at a whole second, up to one before their time."""
 
 
 class CqlWorkerLeases:
@@ -29,25 +31,24 @@ class CqlWorkerLeases:
         if await self._take_free(node, holder, lease_s):
             return None
         rows = await self._cql.execute(_WHO, (node,))
-        if not rows:
-            return _LEFT_JUST_NOW
+        if not rows:  # the lease ended between the two questions
+            return None if await self._take_free(node, holder, lease_s) else _FASTER
         name, life = rows[0]
         if name == holder.name and await self._take_from(life, node, holder, lease_s):
             return None
         return str(name)
 
     async def renew(self, node: int, holder: Holder, *, lease_s: int = LEASE_S) -> bool:
-        return await self._take_from(holder.life, node, holder, lease_s) or await self._take_free(
-            node, holder, lease_s
-        )
+        return await self._take_from(holder.life, node, holder, lease_s) or await self._take_free(node, holder, lease_s)
 
     async def give_back(self, node: int, holder: Holder, *, rest_s: int = REST_S) -> None:
         await self._take_from(holder.life, node, holder, rest_s)
 
     async def _take_free(self, node: int, holder: Holder, seconds: int) -> bool:
-        rows = await self._cql.execute(_TAKE_FREE, (seconds, holder.name, holder.life, node))
+        rows = await self._cql.execute(_TAKE_FREE, (seconds + _ROUNDED_S, holder.name, holder.life, node))
         return bool(rows[0][0])
 
     async def _take_from(self, life: str, node: int, holder: Holder, seconds: int) -> bool:
-        rows = await self._cql.execute(_TAKE_FROM, (seconds, holder.name, holder.life, node, life))
+        values = (seconds + _ROUNDED_S, holder.name, holder.life, node, life)
+        rows = await self._cql.execute(_TAKE_FROM, values)
         return bool(rows[0][0])

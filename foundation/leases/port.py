@@ -30,7 +30,7 @@ class WorkerLeases(Protocol):
     """
 
     async def take(self, node: int, holder: Holder, *, lease_s: int = LEASE_S) -> str | None:
-        """Lease *node* to *holder* for *lease_s* from now.
+        """Lease *node* to *holder* for at least *lease_s* from now, and at most two seconds more.
 
         Succeeds (None) when nobody has it, or when a holder of the same name has: that one has lost it from here on.
         Otherwise the name of who has it.
@@ -38,7 +38,7 @@ class WorkerLeases(Protocol):
         ...
 
     async def renew(self, node: int, holder: Holder, *, lease_s: int = LEASE_S) -> bool:
-        """Make the lease last for *lease_s* from now, also where it has run out and nobody else has the number.
+        """Make the lease last as if it were taken now, also where it has run out and nobody else has the number.
 
         False when somebody has it who is not this life. Where it is True after the lease had run out, somebody else
         may have had the number in between.
@@ -46,5 +46,5 @@ class WorkerLeases(Protocol):
         ...
 
     async def give_back(self, node: int, holder: Holder, *, rest_s: int = REST_S) -> None:
-        """End the lease *rest_s* from now, for a holder of the same name at once. Nothing where it is lost already."""
+        """End the lease after *rest_s* as take counts, for a holder of the same name at once. Nothing where it is lost already."""
         ...

@@ -76,7 +76,7 @@ async def test_a_new_life_of_the_same_name_has_it_at_once_and_the_one_before_has
 async def test_a_lease_that_is_taken_again_counts_anew(leases: WorkerLeases, node: int) -> None:
     assert await leases.take(node, ANA, lease_s=1) is None
     assert await leases.take(node, ANA) is None
-    await asyncio.sleep(1.5)
+    await asyncio.sleep(2.5)
     assert await leases.take(node, BO) == "ana"
 
 
@@ -92,15 +92,23 @@ async def test_a_lease_ends_and_whoever_had_it_hears_of_who_has_it_now(leases: W
 async def test_a_renewed_lease_does_not_end(leases: WorkerLeases, node: int) -> None:
     assert await leases.take(node, ANA, lease_s=1) is None
     assert await leases.renew(node, ANA)
-    await asyncio.sleep(1.5)
+    await asyncio.sleep(2.5)
     assert await leases.take(node, BO) == "ana"
 
 
 async def test_a_lease_that_ran_out_goes_on_when_nobody_took_it(leases: WorkerLeases, node: int) -> None:
     assert await leases.take(node, ANA, lease_s=1) is None
-    await asyncio.sleep(1.5)
+    await asyncio.sleep(2.5)
     assert await leases.renew(node, ANA)
     assert await leases.take(node, BO) == "ana"
+
+
+async def test_a_lease_lasts_for_as_long_as_was_asked(leases: WorkerLeases, node: int) -> None:
+    clock = SystemClock()
+    asked_s = clock.monotonic()
+    assert await leases.take(node, ANA, lease_s=1) is None
+    await eventually(lambda: _takes(leases, node, BO), timeout_s=5)
+    assert clock.monotonic() - asked_s >= 0.99
 
 
 async def test_a_number_that_is_given_back_rests_before_somebody_else_has_it(leases: WorkerLeases, node: int) -> None:
@@ -117,7 +125,7 @@ async def test_a_number_that_is_given_back_is_there_for_the_same_name_at_once(le
     assert await leases.take(node, ANA) is None
     await leases.give_back(node, ANA, rest_s=1)
     assert await leases.take(node, ANA_AGAIN) is None
-    await asyncio.sleep(1.5)
+    await asyncio.sleep(2.5)
     assert await leases.take(node, BO) == "ana"
 
 

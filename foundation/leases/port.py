@@ -46,5 +46,5 @@ class WorkerLeases(Protocol):
         ...
 
     async def give_back(self, node: int, holder: Holder, *, rest_s: int = REST_S) -> None:
-        """End the lease after *rest_s* as take counts, for a holder of the same name at once. Nothing where it is lost already."""
+        """End the lease after *rest_s* as take counts, for a holder of the same name at once; nothing if it is lost."""
         ...

@@ -13,7 +13,7 @@ from bench.stored_world import StoredWorld, stored_world
 from foundation.runtime.mesh import MeshSettings
 from foundation.runtime.resources import open_redis
 from foundation.timeline.redis import route_key
-from tests.kit.mesh import BUSY, TRIES, Client
+from tests.kit.mesh import BUSY, Client
 from tests.kit.reference import ReferenceWorld
 
 FOLLOWERS = 100_000
@@ -28,6 +28,8 @@ READER_PLACES = np.arange(2, 2 + READERS)
 POSTS = {LARGEST: 20, LARGE: 10}
 POSTS_OF_READERS = 400
 AT_ONCE = 8
+TRIES = 4
+"""Of a post that a busy mesh does not answer."""
 
 
 def large_author_world(*, seed: int, now_ms: int) -> StoredWorld:

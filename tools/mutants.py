@@ -332,7 +332,7 @@ MUTANTS = (
         "feed_svc/stages/arrangement.py",
         "        return of_kind[kind] < MOST.get(kind, WINDOW) and len(chosen) + owed < WINDOW\n",
         "        return len(chosen) + owed < WINDOW\n",
-        "tests/unit/feed_svc/test_arrangement.py::test_the_short_way_through_a_mix_comes_to_the_same_as_choosing_post_by_post",
+        "tests/unit/feed_svc/test_arrangement.py::test_a_window_that_is_chosen_post_by_post_holds_its_share_of_each_kind",
     ),
     Mutant(
         "one kind fills a window the short way",
@@ -578,7 +578,7 @@ MUTANTS = (
         "feed_svc/adapters/shelf.py",
         "        if any(isinstance(reply, Exception) for reply in replies):\n",
         "        if any(not isinstance(reply, bytes) for reply in replies):\n",
-        "tests/system/test_degraded_walk.py::test_a_row_of_the_table",
+        "tests/contract/test_shelf.py::test_what_is_not_in_the_cache_comes_from_its_owners_and_is_there_then",
     ),
     Mutant(
         "posts shown when authors cannot be checked",

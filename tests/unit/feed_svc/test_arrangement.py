@@ -87,6 +87,15 @@ def test_the_short_way_through_a_mix_comes_to_the_same_as_choosing_post_by_post(
     assert arranged == chosen
 
 
+def test_a_window_that_is_chosen_post_by_post_holds_its_share_of_each_kind() -> None:
+    # One author over the cap: the short way does not do.
+    kinds = [Kind.PULLED] * 10 + [Kind.PUSHED] * 40
+    author_ids = [*range(10, 20), *[1] * 5, *range(20, 55)]
+    window = arrange(list(range(50)), author_ids, kinds)[:WINDOW]
+    assert Counter(kinds[place] for place in window) == {Kind.PULLED: 3, Kind.PUSHED: 17}
+    assert Counter(author_ids[place] for place in window)[1] == 3
+
+
 def test_short_kinds_are_filled_by_others() -> None:
     few = [Kind.PULLED] * 30 + [Kind.PUSHED] * 5
     window = arrange(list(range(35)), list(range(1, 36)), few)[:WINDOW]

@@ -31,7 +31,7 @@ mutants: $(DEV_DEPS) ## Plant the bugs that matter and show which test catches e
 
 .PHONY: nemesis
 nemesis: $(DEV_DEPS) ## Kill and hang every part of a cluster under load and check every feed (about 20 minutes)
-	$(BIN)/python -m pytest -m nemesis tests/nemesis $(ARGS)
+	$(BIN)/python -m pytest -m nemesis tests/nemesis tests/system $(ARGS)
 
 .PHONY: check
 check: lint types imports gen-check breaking mutants test ## Everything that CI runs

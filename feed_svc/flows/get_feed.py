@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from feed_svc.degradation import noting
@@ -30,7 +31,7 @@ from feed_svc.stages.arrangement import compose
 from feed_svc.stages.candidates import without_known
 from feed_svc.stages.seen import unseen_first, worth_ranking
 from feed_svc.stages.slate import fill_slate
-from foundation.errors import DomainError, InvalidArgument, Unavailable
+from foundation.errors import DeadlineExceeded, DomainError, InvalidArgument, Unavailable
 from foundation.model.clock import Clock, Randomness
 from foundation.model.ids import MAX_ID
 from foundation.rpc.deadlines import Deadline, enter, timeout
@@ -78,17 +79,19 @@ class GetFeed:
     async def home(self, query: FeedQuery, journal: Journal) -> OpenedHome:
         """The home that a page of *query* is made of. From here on the request has `answer_within_s`."""
         enter(Deadline(self.clock, timeout(self.answer_within_s)))
-        with journal.stage("viewer") as stage:
-            home = await self.open_home(query.viewer_id, for_head=query.opens_head)
-            stage.count = len(home.ids)
-        # A list that was just built lacks nothing.
-        return await self.mend_gaps(query.viewer_id, home, journal) if home.cache_hit else home
+        with _in_time():
+            with journal.stage("viewer") as stage:
+                home = await self.open_home(query.viewer_id, for_head=query.opens_head)
+                stage.count = len(home.ids)
+            # A list that was just built lacks nothing.
+            return await self.mend_gaps(query.viewer_id, home, journal) if home.cache_hit else home
 
     async def page(
         self, query: FeedQuery, home: OpenedHome, journal: Journal, candidates: Candidates | None = None
     ) -> FeedPage:
         """The page, of a home that was opened for it and of candidates that may have been gathered already."""
-        page = await self._page(query, home, journal, candidates)
+        with _in_time():
+            page = await self._page(query, home, journal, candidates)
         if not page.posts and Degraded.POSTS_UNAVAILABLE in page.reasons:
             # Nothing of it could be read or checked: the same page again is better than the next one.
             raise Unavailable("FEED_UNAVAILABLE", "the posts of this page cannot be read now")
@@ -263,3 +266,12 @@ class GetFeed:
                 await self.timelines.unlink([viewer_id])
             except Unavailable:
                 return  # the next page tries again
+
+
+@contextmanager
+def _in_time() -> Iterator[None]:
+    """Time that ran out over silent parts is theirs, not the caller's: the same page may be had a moment later."""
+    try:
+        yield
+    except DeadlineExceeded as failure:
+        raise Unavailable("FEED_UNAVAILABLE", "the parts of this page did not answer in time") from failure

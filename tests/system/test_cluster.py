@@ -80,6 +80,7 @@ async def test_a_real_graph_gets_exactly_what_the_model_says(mesh: Mesh, client:
     await compare(client, model, ids)
 
 
+@pytest.mark.nemesis  # 75 s; the same on the embedded profile is in every run
 async def test_5000_readers_of_an_author_of_100000_followers_get_exactly_what_the_model_says(
     mesh: Mesh, client: Client
 ) -> None:
@@ -211,20 +212,21 @@ def test_what_is_applied_and_what_runs_is_told(mesh: Mesh) -> None:
     assert sum(status["memory_mb"].values()) < 4_096
 
 
-async def test_a_second_start_finds_its_data_again(tmp_path: Path) -> None:
-    data = tmp_path / "mesh"
-    with running_mesh(data, "--profile", "cluster") as mesh:
-        crowd = await Crowd.gathered(mesh)
-        async with crowd.busy():
-            await asyncio.sleep(1)
-        await crowd.complete()
-        await crowd.client.close()
-        processes = list(mesh.processes.values())
-    assert not any(process.alive() for process in processes)
+async def test_a_second_start_finds_its_data_again(mesh: Mesh) -> None:
+    """The last test of this module: the mesh of the others ends here."""
+    crowd = await Crowd.gathered(mesh)
+    async with crowd.busy():
+        await asyncio.sleep(1)
+    await crowd.complete()
+    await crowd.client.close()
+    now = load_mesh(mesh.directory)
+    assert now is not None
+    feedmesh(mesh, "down")
+    assert not any(process.alive() for process in now.processes.values())
     began = SystemClock().monotonic()
-    with running_mesh(data, "--profile", "cluster") as mesh:
+    with running_mesh(mesh.directory, "--profile", "cluster") as again:
         assert SystemClock().monotonic() - began < 120
-        assert not mesh.new
-        crowd.mesh, crowd.client = mesh, Client(mesh)
+        assert not again.new
+        crowd.mesh, crowd.client = again, Client(again)
         await crowd.complete()
         await crowd.client.close()

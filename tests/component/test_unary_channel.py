@@ -50,6 +50,11 @@ class Rank:
                 return pb.RankCandidatesResponse(post_ids=bytes(3_000_000))
         return pb.RankCandidatesResponse(post_ids=request.candidate_ids, model_version=str(request.user_id))
 
+    async def RequestRecommendations(
+        self, request: pb.RequestRecommendationsRequest, _: Call
+    ) -> pb.RequestRecommendationsResponse:
+        raise NotImplementedError  # nobody asks for any here
+
 
 class World:
     """A server that can be stopped and started again on its port."""

@@ -318,10 +318,12 @@ async def test_a_valkey_that_hangs_for_everybody(healed: Strained, mode: feed_pb
                 assert reason_of(failure) == "FEED_UNAVAILABLE"
                 return False
             finally:
-                assert time.monotonic() - began < ANSWER_WITHIN_MS / 1000
+                took_s = time.monotonic() - began
+                # The first ones wait for what is silent to the last; a busy machine adds to it.
+                assert took_s < 2 * ANSWER_WITHIN_MS / 1000
             check(healed, answer)
             assert "CACHE_UNAVAILABLE" in answer.reasons
-            return answer.ids == healed.whole
+            return answer.ids == healed.whole and took_s < ANSWER_WITHIN_MS / 1000
 
         await eventually(whole, timeout_s=5)
     finally:

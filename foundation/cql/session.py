@@ -134,21 +134,20 @@ class Cql:
         A group is neither atomic nor ordered: of one that failed some may be there. GROUPS_AT_ONCE at a time; raises
         the first failure after all have ended.
         """
-        for start in range(0, len(groups), GROUPS_AT_ONCE):
-            some = groups[start : start + GROUPS_AT_ONCE]
-            for ended in await asyncio.gather(*map(self._as_one, some), return_exceptions=True):
-                if isinstance(ended, BaseException):
-                    raise ended
+        await self._each_as_one(groups, GROUPS_AT_ONCE)
 
     async def batch_all(self, batches: Sequence[Sequence[Call]]) -> None:
         """Batches, each on ONE partition, BATCHES_AT_ONCE at a time. Raises the first failure after all have ended."""
-        gate = asyncio.Semaphore(BATCHES_AT_ONCE)
+        await self._each_as_one(batches, BATCHES_AT_ONCE)
+
+    async def _each_as_one(self, groups: Sequence[Sequence[Call]], at_once: int) -> None:
+        gate = asyncio.Semaphore(at_once)
 
         async def send(calls: Sequence[Call]) -> None:
             async with gate:
-                await self.batch(calls)
+                await self._as_one(calls)
 
-        for ended in await asyncio.gather(*(send(calls) for calls in batches), return_exceptions=True):
+        for ended in await asyncio.gather(*map(send, groups), return_exceptions=True):
             if isinstance(ended, BaseException):
                 raise ended
 

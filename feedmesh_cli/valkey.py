@@ -123,8 +123,8 @@ class ValkeyServer:
 
     @staticmethod
     async def _took_over(ask: _Ask) -> bool:
-        role = await ask("ROLE")
-        if role[0] == b"master":
+        # Not ROLE: in its first millisecond it says master, before it becomes the replica that its nodes.conf calls it.
+        if b"myself,master" in await ask("CLUSTER", "NODES"):
             return True
         await ask("CLUSTER", "FAILOVER", "TAKEOVER")
         return False

@@ -23,6 +23,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    bindparam,
     delete,
     func,
     insert,
@@ -32,6 +33,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
+from foundation.errors import DomainError
 from foundation.events.port import RETENTION_MS, Event, Record
 from foundation.model.clock import Clock
 from foundation.sql.database import Database
@@ -59,7 +61,7 @@ GROUP_OFFSETS = Table(
     Column("committed", BigInteger, nullable=False),
 )
 
-LOOK_AGAIN_S = 0.05
+LOOK_AGAIN_S = 0.1
 """How soon waiting pollers see what another process appended."""
 TRIM_EVERY_MS = 60_000
 """How often appends look for records that are older than their topic keeps them."""
@@ -77,10 +79,15 @@ class SqlEventLog:
         self._database = database
         self._clock = clock
         self._appended = asyncio.Event()
+        """Replaced whenever something was appended."""
+        self._exhausted: dict[tuple[str, frozenset[str]], asyncio.Event] = {}
+        """Groups and topics that had nothing more, and the `_appended` of then: until it is set they need not look."""
         self._positions: dict[tuple[str, str], int] = {}
+        self._rewinds = 0
         self._newest = 0
         self._trim_at_ms = 0
-        self._looked_at = 0.0
+        self._waiting = 0
+        self._looking: asyncio.Task[None] | None = None
 
     async def append(self, events: Sequence[Event]) -> None:
         if not events:
@@ -116,18 +123,19 @@ class SqlEventLog:
     async def poll(self, group: str, topics: Sequence[str], *, max_records: int, wait_s: float) -> Sequence[Record]:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait_s
+        reader = (group, frozenset(topics))
         while True:
             # Taken before the read, so that an append during the read is not slept through.
-            appended = self._appended
-            records = await self._next(group, topics, max_records)
-            if records or loop.time() >= deadline:
-                return records
-            while not appended.is_set() and (left_s := deadline - loop.time()) > 0:
-                try:
-                    async with asyncio.timeout(min(left_s, LOOK_AGAIN_S)):
-                        await appended.wait()
-                except TimeoutError:
-                    await self._look_for_others(loop.time())
+            appended, rewinds = self._appended, self._rewinds
+            if self._exhausted.get(reader) is not appended:
+                records = await self._next(group, topics, max_records)
+                if records:
+                    return records
+                if rewinds == self._rewinds:
+                    self._exhausted[reader] = appended
+            left_s = deadline - loop.time()
+            if left_s <= 0 or not await self._grows(appended, left_s):
+                return []
 
     async def commit(self, group: str, records: Sequence[Record]) -> None:
         done: dict[str, int] = defaultdict(int)
@@ -157,6 +165,9 @@ class SqlEventLog:
     async def rewind(self, group: str, topics: Sequence[str]) -> None:
         for topic in topics:
             self._positions.pop((group, topic), None)
+        self._rewinds += 1
+        for reader in [reader for reader in self._exhausted if reader[0] == group]:
+            del self._exhausted[reader]
 
     async def rewind_to(self, group: str, topics: Sequence[str], timestamp_ms: int) -> None:
         def work(connection: Connection) -> None:
@@ -208,31 +219,56 @@ class SqlEventLog:
             self._positions[group, record.topic] = record.offset
         return records
 
-    async def _look_for_others(self, now_s: float) -> None:
-        """See whether another process appended; one look serves all waiting pollers."""
-        if now_s < self._looked_at + LOOK_AGAIN_S:
-            return
-        self._looked_at = now_s
-        newest = await self._database.read(lambda connection: connection.scalar(select(func.max(RECORDS.c.offset))))
-        if newest is not None and newest > self._newest:
-            self._newest = newest
-            self._wake_pollers()
+    async def _grows(self, appended: asyncio.Event, left_s: float) -> bool:
+        """Wait until somebody appends, for so long; whether somebody did."""
+        self._waiting += 1
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look_for_others(), name="log looks for others")
+        try:
+            async with asyncio.timeout(left_s):
+                await appended.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._waiting -= 1
+        return appended.is_set()
+
+    async def _look_for_others(self) -> None:
+        """While anybody waits: see whether another process appended. One look serves all waiting pollers."""
+        try:
+            while self._waiting:
+                await asyncio.sleep(LOOK_AGAIN_S)
+                try:
+                    newest = await self._database.read(lambda connection: connection.scalar(_NEWEST)) or 0
+                except DomainError:
+                    self._wake_pollers()  # who waits finds out what is wrong
+                    continue
+                if newest > self._newest:
+                    self._newest = newest
+                    self._wake_pollers()
+        finally:
+            self._looking = None
 
     def _wake_pollers(self) -> None:
         appended, self._appended = self._appended, asyncio.Event()
         appended.set()
 
 
+# Made once: building a statement costs more than running it.
+_NEWEST = select(func.max(RECORDS.c.offset))
+_AFTER = (
+    select(RECORDS.c.offset, RECORDS.c.key, RECORDS.c.value, RECORDS.c.timestamp_ms, RECORDS.c.headers)
+    .where(RECORDS.c.topic == bindparam("topic"), RECORDS.c.offset > bindparam("after"))
+    .order_by(RECORDS.c.offset)
+    .limit(bindparam("most"))
+)
+
+
 def _records(connection: Connection, topic: str, after: int, limit: int) -> list[Record]:
-    query = (
-        select(RECORDS.c.offset, RECORDS.c.key, RECORDS.c.value, RECORDS.c.timestamp_ms, RECORDS.c.headers)
-        .where(RECORDS.c.topic == topic, RECORDS.c.offset > after)
-        .order_by(RECORDS.c.offset)
-        .limit(limit)
-    )
+    found = connection.execute(_AFTER, {"topic": topic, "after": after, "most": limit})
     return [
         Record(topic, 0, offset, key, value, timestamp_ms, json.loads(headers) if headers else {})
-        for offset, key, value, timestamp_ms, headers in connection.execute(query)
+        for offset, key, value, timestamp_ms, headers in found
     ]
 
 

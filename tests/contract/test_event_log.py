@@ -251,6 +251,18 @@ async def test_an_append_during_the_look_is_not_slept_through(log: EventLog, mon
             await appending
 
 
+async def test_who_has_read_everything_reads_again_what_is_taken_back(log: EventLog) -> None:
+    await log.append([event(1)])
+    assert numbers(await poll(log)) == [1]
+    assert numbers(await poll(log)) == []
+    await log.rewind(GROUP, [POSTS_CREATED])
+    assert numbers(await poll(log)) == [1]
+    assert numbers(await poll(log)) == []
+    await log.rewind(GROUP, [POSTS_CREATED])
+    assert numbers(await poll(log, group="another")) == [1]
+    assert numbers(await poll(log)) == [1], "whoever else has read meanwhile"
+
+
 async def test_concurrent_appends_are_each_read_once(log: EventLog) -> None:
     await asyncio.gather(*(log.append([event(n, key=n), event(n + 1000, key=n)]) for n in range(100)))
     seen = numbers(await poll(log))

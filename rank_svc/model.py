@@ -59,6 +59,8 @@ class Ranked:
     """Best first; ties to the greater id."""
 
     post_ids: Ids
+    places: NDArray[np.intp]
+    """Of these posts among the candidates."""
     author_ids: Ids
     scores: NDArray[np.float32]
     """Descending, finite."""

@@ -13,7 +13,7 @@ from feed_svc.model import HEAD_CAPACITY, Ranked, Scores
 from foundation.errors import Internal
 from foundation.rpc.unary import UnaryChannel
 
-Ids = npt.NDArray[np.int64]
+Places = npt.NDArray[np.uint16]
 
 RANK_CANDIDATES = "/feedmesh.rank.v1.RankService/RankCandidates"
 
@@ -47,25 +47,20 @@ class GrpcRanker:
         raw = await self._channel.call(RANK_CANDIDATES, request.SerializeToString(), self._timeout_s)
         try:
             answer = pb.RankCandidatesResponse.FromString(raw)
-            ids = np.frombuffer(answer.post_ids, dtype="<i8")
+            places = np.frombuffer(answer.places, dtype="<u2")
             authors = np.frombuffer(answer.author_ids, dtype="<i8")
             scores = np.frombuffer(answer.scores, dtype="<f4")
         except (DecodeError, ValueError) as failure:
             raise Internal("RANK_ANSWER_INVALID") from failure
         expected = min(len(candidate_ids), HEAD_CAPACITY)
-        if not len(ids) == len(authors) == len(scores) == expected:
+        if not len(places) == len(authors) == len(scores) == expected:
             raise Internal("RANK_ANSWER_INVALID")
-        if not _chosen_once(ids, candidates) or not np.isfinite(scores).all():
+        if not _chosen_once(places, len(candidates)) or not np.isfinite(scores).all():
             raise Internal("RANK_ANSWER_INVALID")
-        return Ranked(ids.tolist(), authors.tolist(), not answer.features_unavailable), answer
+        return Ranked(candidates.take(places).tolist(), authors.tolist(), not answer.features_unavailable), answer
 
 
-def _chosen_once(ids: Ids, candidates: Ids) -> bool:
-    """Whether each of *ids* is one of the descending *candidates*, and none comes twice.
-
-    Sorting 200 and searching 500 takes 6 µs, the same with sets 38.
-    """
-    chosen = np.sort(ids)
-    ascending = candidates[::-1]
-    known = ascending.take(ascending.searchsorted(chosen), mode="clip") == chosen
-    return bool(known.all() and (chosen[1:] != chosen[:-1]).all())
+def _chosen_once(places: Places, candidates: int) -> bool:
+    """Whether each of *places* is one of so many *candidates*, and none comes twice."""
+    counts = np.bincount(places, minlength=candidates)
+    return len(counts) == candidates and int(counts.max(initial=0)) <= 1

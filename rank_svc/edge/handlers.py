@@ -42,6 +42,7 @@ class RankHandlers:
         ranked = await self._rank_candidates(query)
         return pb.RankCandidatesResponse(
             post_ids=ranked.post_ids.astype("<i8", copy=False).tobytes(),
+            places=ranked.places.astype("<u2").tobytes(),
             author_ids=ranked.author_ids.astype("<i8", copy=False).tobytes(),
             scores=ranked.scores.astype("<f4", copy=False).tobytes(),
             model_version=ranked.model_version,

@@ -38,7 +38,7 @@ class RankCandidates:
         explained = None
         if query.explain_id and query.explain_id in ids:
             explained = await self._explain(query, rows.values, ages, now_ms, quick, chosen)
-        return Ranked(ids[chosen], rows.author_ids[chosen], scores[order], version, explained, rows.whole)
+        return Ranked(ids[chosen], chosen, rows.author_ids[chosen], scores[order], version, explained, rows.whole)
 
     async def _score(
         self, query: RankQuery, values: Matrix, ages: NDArray[np.float32], now_ms: int

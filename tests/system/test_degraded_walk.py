@@ -257,13 +257,13 @@ async def test_a_row_of_the_table(healed: Strained, row: Row, way: Way) -> None:
 NONSENSE = {
     "no number": lambda answer: answer.MergeFrom(rank_pb.RankCandidatesResponse(scores=_scores(answer, float("nan")))),
     "infinite": lambda answer: answer.MergeFrom(rank_pb.RankCandidatesResponse(scores=_scores(answer, float("inf")))),
-    "fewer": lambda answer: answer.MergeFrom(rank_pb.RankCandidatesResponse(post_ids=answer.post_ids[8:])),
-    "half an id": lambda answer: answer.MergeFrom(rank_pb.RankCandidatesResponse(post_ids=answer.post_ids[:-3])),
+    "fewer": lambda answer: answer.MergeFrom(rank_pb.RankCandidatesResponse(places=answer.places[2:])),
+    "half a place": lambda answer: answer.MergeFrom(rank_pb.RankCandidatesResponse(places=answer.places[:-1])),
     "one twice": lambda answer: answer.MergeFrom(
-        rank_pb.RankCandidatesResponse(post_ids=answer.post_ids[:8] + answer.post_ids[:-8])
+        rank_pb.RankCandidatesResponse(places=answer.places[:2] + answer.places[:-2])
     ),
     "a stranger": lambda answer: answer.MergeFrom(
-        rank_pb.RankCandidatesResponse(post_ids=(7).to_bytes(8, "little") + answer.post_ids[8:])
+        rank_pb.RankCandidatesResponse(places=b"\xff\xff" + answer.places[2:])
     ),
     "authors of others": lambda answer: answer.MergeFrom(
         rank_pb.RankCandidatesResponse(author_ids=answer.author_ids[8:])

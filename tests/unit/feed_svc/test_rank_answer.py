@@ -17,9 +17,9 @@ ASKED = [90, 70, 50, 30, 10]
 class Answering:
     """A channel of a service that answers this, whatever it is asked."""
 
-    def __init__(self, ids: Sequence[int], authors: Sequence[int], scores: Sequence[float]) -> None:
+    def __init__(self, places: Sequence[int], authors: Sequence[int], scores: Sequence[float]) -> None:
         self.answer = pb.RankCandidatesResponse(
-            post_ids=array("q", ids).tobytes(),
+            places=array("H", places).tobytes(),
             author_ids=array("q", authors).tobytes(),
             scores=array("f", scores).tobytes(),
         )
@@ -28,26 +28,24 @@ class Answering:
         return self.answer.SerializeToString()
 
 
-async def ranked(ids: Sequence[int], scores: Sequence[float] = (5, 4, 3, 2, 1), authors: int = 5) -> list[int]:
-    channel = Answering(ids, range(1, authors + 1), scores)
+async def ranked(places: Sequence[int], scores: Sequence[float] = (5, 4, 3, 2, 1), authors: int = 5) -> list[int]:
+    channel = Answering(places, range(1, authors + 1), scores)
     found = await GrpcRanker(channel, timeout_s=1.0).rank(7, ASKED)  # type: ignore[arg-type] # only `call` is used
     return list(found.ids)
 
 
 async def test_an_order_of_what_was_asked_for_is_taken() -> None:
-    assert await ranked([30, 90, 10, 70, 50]) == [30, 90, 10, 70, 50]
+    assert await ranked([2, 0, 4, 1, 3]) == [50, 90, 10, 70, 30]
 
 
-@pytest.mark.parametrize(
-    "ids", [[30, 90, 10, 70, 70], [30, 90, 10, 70, 51], [30, 90, 10, 70, 95], [30, 90, 10, 70, 5], [30, 90, 10, 70]]
-)
-async def test_a_repeated_a_foreign_or_a_missing_id_is_refused(ids: list[int]) -> None:
+@pytest.mark.parametrize("places", [[2, 0, 4, 1, 1], [2, 0, 4, 1, 5], [2, 0, 4, 1, 65_535], [2, 0, 4, 1], []])
+async def test_a_repeated_a_foreign_or_a_missing_place_is_refused(places: list[int]) -> None:
     with pytest.raises(Internal, match="RANK_ANSWER_INVALID"):
-        await ranked(ids)
+        await ranked(places)
 
 
 async def test_scores_that_are_no_numbers_and_missing_authors_are_refused() -> None:
     with pytest.raises(Internal, match="RANK_ANSWER_INVALID"):
-        await ranked(ASKED, scores=[1, 2, float("nan"), 4, 5])
+        await ranked([0, 1, 2, 3, 4], scores=[1, 2, float("nan"), 4, 5])
     with pytest.raises(Internal, match="RANK_ANSWER_INVALID"):
-        await ranked(ASKED, authors=4)
+        await ranked([0, 1, 2, 3, 4], authors=4)

@@ -178,6 +178,7 @@ class RankCandidatesResponse(message.Message):
     MODEL_VERSION_FIELD_NUMBER: builtins.int
     EXPLANATION_FIELD_NUMBER: builtins.int
     FEATURES_UNAVAILABLE_FIELD_NUMBER: builtins.int
+    PLACES_FIELD_NUMBER: builtins.int
     post_ids: builtins.bytes
     """Packed little-endian int64."""
     author_ids: builtins.bytes
@@ -188,6 +189,8 @@ class RankCandidatesResponse(message.Message):
     """Which model scored, e.g. "rules-1"."""
     features_unavailable: builtins.bool
     """The feature store did not answer for some candidates: they were scored with default features."""
+    places: builtins.bytes
+    """Place of each post among candidate_ids, packed little-endian uint16: nothing needs to be searched."""
     @builtins.property
     def explanation(self) -> CandidateExplanation:
         """How explain_id fared; absent when it was not asked for or is no candidate."""
@@ -201,9 +204,10 @@ class RankCandidatesResponse(message.Message):
         model_version: builtins.str = ...,
         explanation: CandidateExplanation | None = ...,
         features_unavailable: builtins.bool = ...,
+        places: builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["explanation", b"explanation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["author_ids", b"author_ids", "explanation", b"explanation", "features_unavailable", b"features_unavailable", "model_version", b"model_version", "post_ids", b"post_ids", "scores", b"scores"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["author_ids", b"author_ids", "explanation", b"explanation", "features_unavailable", b"features_unavailable", "model_version", b"model_version", "places", b"places", "post_ids", b"post_ids", "scores", b"scores"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

@@ -113,7 +113,7 @@ async def _testbed(size: Size, tell: Tell) -> AsyncIterator[Testbed]:
         tokens = [issuer.mint(user_id, f"p{place}", now_s=now_ms // 1_000) for place, user_id in enumerate(ids)]
         tell("reading every feed")
         cursors, answer_bytes = await warm(mesh, tokens, at_once=COLD_AT_ONCE)
-        yield Testbed(mesh, tokens, (), cursors, answer_bytes, start_s)
+        yield Testbed(mesh, ids, tokens, (), cursors, answer_bytes, start_s)
 
 
 def _world(size: Size, now_ms: int) -> StoredWorld:

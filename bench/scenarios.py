@@ -15,14 +15,18 @@ from feedmesh.feed.v1 import feed_pb2
 from feedmesh.feed.v1 import feed_service_pb2 as feed_pb
 from feedmesh.post.v1 import post_service_pb2 as post_pb
 
+from bench.feed_details import first_page_details
 from bench.figures import Figure, figure
 from bench.overload import bench_overload
 from bench.testbed import CREATE_POST, GET_FEED, NOOP, Tell, Testbed
+from feedmesh_cli.embedded_config import SERVICES
 from feedmesh_cli.engines.addresses import KEYSPACES
 from foundation.model.clock import SystemRandomness
 
 IN_FLIGHT = 16
 STEADY = 0.6
+OURS = frozenset({"services", *SERVICES})
+"""Processes that run our code."""
 MOST_CREATED_PER_S = 4_000
 """More posts than are acknowledged in a second: each needs a request_id of its own."""
 
@@ -65,7 +69,7 @@ async def bench_ceiling(bed: Testbed, seconds: float, tell: Tell) -> list[Figure
 
 
 async def bench_feed(bed: Testbed, seconds: float, tell: Tell) -> list[Figure]:
-    """First page, later page, LATEST, and the latency of a first page at a steady load."""
+    """First page, later page, LATEST, the latency of a first page at a steady load, and what it is made of."""
     tell(f"ceiling: a no-op that answers {bed.answer_bytes} bytes")
     noop = await _ceiling(bed, seconds)
     readers = len(bed.tokens)
@@ -87,6 +91,8 @@ async def bench_feed(bed: Testbed, seconds: float, tell: Tell) -> list[Figure]:
     figures.append(figure("answer_bytes", bed.answer_bytes, "bytes"))
     for name, result in (("first_page", first), ("later_page", later), ("latest_page", latest)):
         figures += _shown(name, result, noop["rate"])
+    ours = sum(used for process, used in first["cpu_us"].items() if process in OURS)
+    figures.append(figure("first_page_cpu", ours, "µs/request"))
     rate = first["rate"] * STEADY
     tell(f"RANKED, first page, open loop at {rate:.0f}/s")
     steady = await bed.generate(GET_FEED, requests, mode="open", rate=rate, seconds=seconds * 2)
@@ -96,7 +102,7 @@ async def bench_feed(bed: Testbed, seconds: float, tell: Tell) -> list[Figure]:
         figure("first_page_p50", steady["p50_ms"], "ms"),
         figure("first_page_p99", steady["p99_ms"], "ms"),
     ]
-    return figures
+    return figures + await first_page_details(bed, tell)
 
 
 async def bench_post(bed: Testbed, seconds: float, tell: Tell) -> list[Figure]:
@@ -146,7 +152,7 @@ async def _bare_store(url: str, seconds: float) -> dict[str, float]:
 
 BENCHES = {
     "ceiling": Bench("a no-op of the size of a first page, through Envoy", bench_ceiling),
-    "feed": Bench("GetFeed: first page, later page, LATEST, latency at 60 % load", bench_feed),
+    "feed": Bench("GetFeed: first page, later page, LATEST, latency at 60 % load, cold lists, no cache", bench_feed),
     "overload": Bench("GetFeed offered 1.5 and 3 times what the mesh can serve, and the time after", bench_overload),
     "post": Bench("CreatePost acknowledged, authors with 20 followers", bench_post),
 }

@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +55,7 @@ class Testbed:
     """A mesh that was loaded and warmed."""
 
     mesh: Mesh
+    reader_ids: Sequence[int]
     tokens: Sequence[str]
     """Of the readers."""
     writer_tokens: Sequence[str]
@@ -97,9 +98,12 @@ class Testbed:
 
 @asynccontextmanager
 async def testbed(
-    *, users: int, follows: int, tell: Tell, profile: str, recommendations: bool
+    *, users: int, follows: int, pulled: int, tell: Tell, profile: str, recommendations: bool
 ) -> AsyncIterator[Testbed]:
-    """A mesh with *users* readers who each follow *follows* others, all feeds full and read once."""
+    """A mesh with *users* readers who each follow *follows* others, all feeds full and read once.
+
+    *pulled* of those whom a reader follows are authors whom all readers follow and whose posts are therefore pulled.
+    """
     async with AsyncExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="feedmesh-bench-")))
         model = scratch / "reference.onnx"
@@ -109,11 +113,13 @@ async def testbed(
         data = scratch / "mesh"
         tell(f"starting the mesh, profile {profile}")
         began = SystemClock().monotonic()
-        mesh = start_mesh(data, model, noop_port, profile, recommendations=recommendations)
+        # Nobody else has so many followers.
+        borders = {"tier_pull_from": users, "pull_from": users, "inline_up_to": users - 1} if pulled else {}
+        mesh = start_mesh(data, model, noop_port, profile, recommendations=recommendations, changes=borders)
         start_s = SystemClock().monotonic() - began
         stack.callback(stop_mesh, data)
-        tell(f"loading {users} readers who follow {follows} each, {users * POSTS_PER_USER} posts, {WRITERS} writers")
-        names, pairs, posts = _world(users, follows)
+        names, pairs, posts = _world(users, follows, pulled)
+        tell(f"loading {users} readers who follow {follows} each, {pulled} of them pulled, {len(posts)} posts")
         await load(mesh, names, pairs, posts)
         tell("letting the sweepers finish with what was loaded")
         await asyncio.sleep(SWEPT_AFTER_S)
@@ -130,14 +136,27 @@ async def testbed(
         )
         stack.push_async_callback(noop.stop, grace_s=2.0)
         await asyncio.sleep(5.0)  # Envoy's health check finds it
-        yield Testbed(mesh, tokens[:users], tokens[users:], cursors, size, start_s)
+        yield Testbed(mesh, ids[:users], tokens[:users], tokens[users : users + WRITERS], cursors, size, start_s)
 
 
-def start_mesh(data: Path, model: Path, noop_port: int, profile: str, *, recommendations: bool = True) -> Mesh:
-    """A mesh on *data*, without a world, whose Envoy knows the no-op. Raises RuntimeError when it does not start."""
+def start_mesh(
+    data: Path,
+    model: Path,
+    noop_port: int,
+    profile: str,
+    *,
+    recommendations: bool = True,
+    changes: Mapping[str, int] | None = None,
+) -> Mesh:
+    """A mesh on *data*, without a world, whose Envoy knows the no-op; *changes* are settings of its services.
+
+    Raises RuntimeError when it does not start.
+    """
     command = [sys.executable, "-m", "feedmesh_cli", "up", "--detach", "--json", "--no-world", "--data", str(data)]
     command += ["--profile", profile, "--model", str(model), "--bench-target", f"127.0.0.1:{noop_port}"]
     command += [] if recommendations else ["--no-recommendations"]
+    for name, value in (changes or {}).items():
+        command += ["--set", f"{name}={value}"]
     started = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     mesh = load_mesh(data)
     if started.returncode or mesh is None:
@@ -151,13 +170,16 @@ def stop_mesh(data: Path) -> None:
     subprocess.run(command, capture_output=True, timeout=60, check=False)
 
 
-def _world(users: int, follows: int) -> tuple[list[str], Any, list[MadeUpPost]]:
+def _world(users: int, follows: int, pulled: int) -> tuple[list[str], Any, list[MadeUpPost]]:
     chance = np.random.default_rng(7)
     names = [f"r{place}" for place in range(users)] + [f"w{place}" for place in range(WRITERS)]
+    stars = range(len(names), len(names) + pulled)
+    names += [f"s{place}" for place in range(pulled)]
     pairs: list[tuple[int, int]] = []
     for reader in range(users):
-        followees = chance.choice(users - 1, size=min(follows, users - 1), replace=False)
+        followees = chance.choice(users - 1, size=min(follows - pulled, users - 1), replace=False)
         pairs.extend((reader, int(followee) + (followee >= reader)) for followee in followees)
+        pairs.extend((reader, star) for star in stars)
     for writer in range(users, users + WRITERS):
         readers = chance.choice(users, size=min(FOLLOWERS_PER_WRITER, users), replace=False)
         pairs.extend((int(reader), writer) for reader in readers)
@@ -165,7 +187,7 @@ def _world(users: int, follows: int) -> tuple[list[str], Any, list[MadeUpPost]]:
     posts = [
         MadeUpPost(author, f"{place} {letters}", ("bench", "feed"))
         for place in range(POSTS_PER_USER)
-        for author in range(users)
+        for author in (*range(users), *stars)
     ]
     return names, np.array(pairs, dtype=np.int64), posts
 

@@ -71,6 +71,10 @@ def up(
     no_recommendations: Annotated[
         bool, typer.Option("--no-recommendations", help="Feeds hold only posts of people whom the viewer follows.")
     ] = False,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Change a setting of the services, as pull_from=500."),
+    ] = None,
     bench_target: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Route /feedmesh.bench.Noop/ to this no-op service.")
     ] = "",
@@ -88,6 +92,7 @@ def up(
     forget: Annotated[bool, typer.Option("--forget", hidden=True)] = False,
 ) -> None:
     """Start the mesh: Envoy, all services, their engines. Ctrl-C stops it, a second Ctrl-C at once."""
+    from feedmesh_cli.changing_settings import read_changes
     from feedmesh_cli.starting import UpOptions
     from feedmesh_cli.up import Started, temporary_directory, up_detached, up_in_foreground
 
@@ -105,6 +110,7 @@ def up(
         redis=redis,
         fanout_workers=fanout_workers,
         restart_after_s=restart_after,
+        changes=read_changes(changes or ()),
     )
 
     def tell(started: Started) -> None:
@@ -118,6 +124,8 @@ def up(
         arguments += ["--no-world"] if no_world else []
         arguments += ["--no-recommendations"] if no_recommendations else []
         arguments += ["--restart-after", str(restart_after), "--fanout-workers", str(fanout_workers)]
+        for change in changes or ():
+            arguments += ["--set", change]
         for name in ("cassandra", "kafka", "redis"):
             arguments += [f"--{name}", getattr(options, name)] if getattr(options, name) else []
         tell(asyncio.run(up_detached(options, arguments)))

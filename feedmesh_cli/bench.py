@@ -22,6 +22,7 @@ FOLLOWS_IN_POLICIES = 20
 SECONDS = 8.0
 READERS = 1_000
 FOLLOWS = 200
+PULLED = 5
 
 
 def bench(
@@ -29,6 +30,9 @@ def bench(
     seconds: Annotated[float, typer.Option(help="How long each figure is measured.")] = SECONDS,
     readers: Annotated[int, typer.Option(help="Users whose tokens take turns.", min=10)] = READERS,
     follows: Annotated[int, typer.Option(help="How many each follows.", min=1)] = FOLLOWS,
+    pulled: Annotated[
+        int, typer.Option(help="How many of these are pulled: authors whom all readers follow.", min=0)
+    ] = PULLED,
     users: Annotated[int, typer.Option(help="policies: users of the made-up world.", min=5_000)] = USERS,
     profile: Annotated[str, typer.Option(help="embedded or cluster: what the mesh is made of.")] = "embedded",
     no_recommendations: Annotated[
@@ -62,6 +66,8 @@ def bench(
         return
     if profile not in ("embedded", "cluster"):
         raise CliError(f"there is no profile {profile!r}", next_step="--profile cluster", code=ExitCode.USAGE)
+    if pulled >= follows:
+        raise CliError(f"--pulled {pulled} is not a part of --follows {follows}", code=ExitCode.USAGE)
     if name not in {*BENCHES, FANOUT, POLICIES, GROWTH}:
         raise CliError(f"no benchmark {name!r}", next_step="feedmesh bench list", code=ExitCode.USAGE)
 
@@ -76,11 +82,16 @@ def bench(
         if name == POLICIES:
             return await bench_policies(users=users, follows=FOLLOWS_IN_POLICIES, seconds=seconds, tell=tell)
         async with testbed(
-            users=readers, follows=follows, tell=tell, profile=profile, recommendations=not no_recommendations
+            users=readers,
+            follows=follows,
+            pulled=pulled,
+            tell=tell,
+            profile=profile,
+            recommendations=not no_recommendations,
         ) as bed:
             return await BENCHES[name].run(bed, seconds, tell), []
 
-    made_of = f"--users {users}" if name == POLICIES else f"--profile {profile}"
+    made_of = f"--users {users}" if name == POLICIES else f"--profile {profile} --pulled {pulled}"
     made_of += " --no-recommendations" if no_recommendations else ""
     figures, tables = asyncio.run(run())
     report = Report(command=f"feedmesh bench {name} --seconds {seconds:g} {made_of}", figures=figures, tables=tables)

@@ -221,7 +221,12 @@ async def _start_services(
         async def launch(name: str = name, told: object = told) -> Program:
             command = [sys.executable, "-m", name.partition("-")[0]]
             return Program(
-                await start_child(name, command, starting.logs / f"{name}.log", environment=to_environment(told))
+                await start_child(
+                    name,
+                    command,
+                    starting.logs / f"{name}.log",
+                    environment={**to_environment(told), **options.changes},
+                )
             )
 
         services[name] = (await starting.keep(name, launch)).child

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import uvloop
 
@@ -34,7 +35,10 @@ from foundation.runtime.garbage import settle
 from foundation.runtime.mesh import MeshSettings
 from foundation.runtime.pages import metrics_page, serving_pages
 from foundation.runtime.resources import open_log
+from foundation.runtime.settings import changed
 from foundation.telemetry.logging import set_up_logging
+
+T = TypeVar("T")
 
 
 def main() -> None:
@@ -80,32 +84,32 @@ async def all_services(config: EmbeddedConfig) -> AsyncIterator[Mapping[str, Ser
     def mesh(name: str) -> MeshSettings:
         return replace(base, port=config.ports[name])
 
+    def told(settings: T) -> T:
+        return changed(settings, config.changes)
+
     key = config.cursor_key
+    of_graph = graph_svc.settings.Settings(
+        mesh=mesh("graph_svc"), database_url=f"sqlite:///{data / 'graph.db'}", cursor_key=key
+    )
+    of_posts = post_svc.settings.Settings(
+        mesh=mesh("post_svc"), database_url=f"sqlite:///{data / 'posts.db'}", cursor_key=key
+    )
+    of_rank = rank_svc.settings.Settings(
+        mesh=mesh("rank_svc"), model_path=config.model_path, recommendations=config.recommendations
+    )
+    of_worker = fanout_worker.settings.Settings(mesh=mesh("fanout_worker"))
+    of_feed = feed_svc.settings.Settings(
+        mesh=mesh("feed_svc"),
+        database_url=f"sqlite:///{data / 'feed.db'}",
+        cursor_key=key,
+        recommendations=config.recommendations,
+    )
     starting: dict[str, AbstractAsyncContextManager[Server]] = {
-        "graph_svc": graph_svc.composition.compose(
-            graph_svc.settings.Settings(
-                mesh=mesh("graph_svc"), database_url=f"sqlite:///{data / 'graph.db'}", cursor_key=key
-            )
-        ),
-        "post_svc": post_svc.composition.compose(
-            post_svc.settings.Settings(
-                mesh=mesh("post_svc"), database_url=f"sqlite:///{data / 'posts.db'}", cursor_key=key
-            )
-        ),
-        "rank_svc": rank_svc.composition.compose(
-            rank_svc.settings.Settings(
-                mesh=mesh("rank_svc"), model_path=config.model_path, recommendations=config.recommendations
-            )
-        ),
-        "fanout_worker": fanout_worker.composition.compose(fanout_worker.settings.Settings(mesh=mesh("fanout_worker"))),
-        "feed_svc": feed_svc.composition.compose(
-            feed_svc.settings.Settings(
-                mesh=mesh("feed_svc"),
-                database_url=f"sqlite:///{data / 'feed.db'}",
-                cursor_key=key,
-                recommendations=config.recommendations,
-            )
-        ),
+        "graph_svc": graph_svc.composition.compose(told(of_graph)),
+        "post_svc": post_svc.composition.compose(told(of_posts)),
+        "rank_svc": rank_svc.composition.compose(told(of_rank)),
+        "fanout_worker": fanout_worker.composition.compose(told(of_worker)),
+        "feed_svc": feed_svc.composition.compose(told(of_feed)),
     }
     async with AsyncExitStack() as stack:
         log = await stack.enter_async_context(open_log(base))

@@ -36,6 +36,8 @@ class EmbeddedConfig:
     """ONNX file that ranks; empty: the rule-based score."""
     recommendations: bool
     """Whether RANKED heads hold posts of people whom the viewer does not follow."""
+    changes: Mapping[str, str]
+    """Settings that are not to be as they are by default, by FEEDMESH_<NAME>."""
 
     def to_line(self) -> bytes:
         """One line of JSON."""

@@ -44,6 +44,7 @@ async def start_embedded(starting: Starting) -> Mesh:
         lease_name=keys.lease_name,
         model_path=options.model,
         recommendations=options.recommendations,
+        changes=options.changes,
     )
     await services.tell(config.to_line())
     status = f"127.0.0.1:{ports.status}"

@@ -98,6 +98,8 @@ class UpOptions:
     """Cluster profile: processes that share the fan-out."""
     restart_after_s: float = 1.0
     """Cluster profile: how long a part that ended by itself stays down."""
+    changes: Mapping[str, str] = field(default_factory=dict)
+    """Settings of services that are not to be as they are by default, by FEEDMESH_<NAME>."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,6 +41,14 @@ def to_environment(settings: object) -> dict[str, str]:
     return told
 
 
+def changed(settings: T, changes: Mapping[str, str]) -> T:
+    """*settings*, overridden by those of the FEEDMESH_<FIELD> in *changes* that they have.
+
+    Raises SettingsInvalid naming every fault.
+    """
+    return from_environment(type(settings), {**to_environment(settings), **changes}) if changes else settings
+
+
 def inherited_environment() -> dict[str, str]:
     """This process's environment without settings of ours: a child is told its own."""
     return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}

@@ -17,14 +17,17 @@ from feedmesh.post.v1 import post_service_pb2 as post_pb
 from grpc import aio
 
 from foundation.features import FEATURES
-from foundation.model.ids import MAX_ID
-from foundation.redis.client import connect
-from foundation.viewers import encode_viewer, viewer_key
-from foundation.visibility import UserState
+from tests.kit.eventually import eventually
 from tests.kit.http import send
 from tests.kit.mesh import FEEDMESH, Client, running_mesh
 
 pytestmark = [pytest.mark.envoy, pytest.mark.slow]
+BORDERS = [
+    part
+    for change in ("tier_pull_from=2", "tier_job_every_s=0.1", "pull_from=2", "inline_up_to=1")
+    for part in ("--set", change)
+]
+"""Whoever has two followers is pulled."""
 
 
 async def output_of(command: list[str]) -> str:
@@ -33,15 +36,16 @@ async def output_of(command: list[str]) -> str:
 
 
 async def test_a_post_is_explained_in_words_and_numbers(tmp_path: Path) -> None:
-    with running_mesh(tmp_path / "mesh") as mesh:
+    with running_mesh(tmp_path / "mesh", *BORDERS) as mesh:
         client = Client(mesh)
         ana, bo, cai, dan = [
             (await client.users.CreateUser(user_pb.CreateUserRequest(username=name), timeout=5)).user.user_id
             for name in ("ana", "bo", "cai", "dan")
         ]
         as_ana = client.as_user(ana)
-        for followee in (bo, cai):
-            await client.graph.Follow(graph_pb.FollowRequest(user_id=followee), metadata=as_ana, timeout=5)
+        for follower, followee in ((ana, bo), (ana, cai), (dan, cai)):
+            request = graph_pb.FollowRequest(user_id=followee)
+            await client.graph.Follow(request, metadata=client.as_user(follower), timeout=5)
         posts = {
             author: (
                 await client.posts.CreatePost(
@@ -52,17 +56,15 @@ async def test_a_post_is_explained_in_words_and_numbers(tmp_path: Path) -> None:
         }
         await client.settled()
         assert len(await client.latest(ana)) == 3
-        record = encode_viewer(
-            version=MAX_ID, state=UserState.ACTIVE, follows=(bo, cai), blocks=(), mutes=(), pulled=(cai,)
-        )
-        host, port = mesh.redis.split(",")[0].split(":")
-        redis = await connect([(host, int(port))], timeout_s=1.0)
-        await redis.execute([("SET", viewer_key(ana), record)])
 
         async def explained(author: int) -> feed_pb.ExplainFeedItemResponse:
             request = feed_pb.ExplainFeedItemRequest(post_id=posts[author])
             return await client.feed.ExplainFeedItem(request, metadata=as_ana, timeout=5)
 
+        async def is_pulled() -> bool:
+            return (await explained(cai)).source == feed_pb2.PULLED
+
+        await eventually(is_pulled)
         head = await client.feed.GetFeed(feed_pb.GetFeedRequest(), metadata=as_ana, timeout=5)
         order = [post.post_id for post in head.posts]
         for author, source, why in (
@@ -91,8 +93,6 @@ async def test_a_post_is_explained_in_words_and_numbers(tmp_path: Path) -> None:
         assert json.loads(as_json)["decision"] == "shown: you follow the author"
 
         # What the caller may not see at all does not exist.
-        await redis.execute([("DEL", viewer_key(ana))])
-        await redis.close()
         await client.graph.Block(graph_pb.BlockRequest(user_id=ana), metadata=client.as_user(dan), timeout=5)
         with pytest.raises(aio.AioRpcError) as refused:
             await explained(dan)

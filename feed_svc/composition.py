@@ -29,6 +29,7 @@ from feed_svc.flows.count_newer import CountNewer
 from feed_svc.flows.explain_item import ExplainItem
 from feed_svc.flows.gather_candidates import GatherCandidates, PulledAuthors
 from feed_svc.flows.get_feed import GetFeed
+from feed_svc.flows.make_head import MakeHead
 from feed_svc.flows.mark_seen import MarkSeen
 from feed_svc.flows.mend_gaps import MendGaps
 from feed_svc.flows.open_home import OpenHome
@@ -122,7 +123,7 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
             ),
             gather_candidates=gather_candidates,
             walk_feed=WalkFeed(author_posts=author_posts, shelf=shelf, timeout_s=assemble_timeout_s),
-            ranker=ranker,
+            make_head=MakeHead(ranker=ranker, shelf=shelf),
             sessions=sessions,
             shelf=shelf,
             timelines=feeds,

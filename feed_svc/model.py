@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from foundation.cards import AuthorCard, Card
 from foundation.telemetry.journal import Journal
-from foundation.timeline.port import Timeline
+from foundation.timeline.port import CAPACITY, Timeline
 from foundation.viewers import ViewerRecord
 
 HEAD_CAPACITY = 200
@@ -20,6 +21,8 @@ WINDOW = 20
 """Slots per window of the arrangement, whatever the page size."""
 AUTHOR_CAP = 3
 """Most posts of one author per window."""
+OWN_POSTS = 50
+"""Most own posts that come with a home: enough for those that are not in the viewer's timeline yet."""
 MAX_CANDIDATES = 1_000
 """Most candidates sent to ranking."""
 FEED_DEPTH_MS = 7 * 86_400_000
@@ -72,6 +75,11 @@ class Position:
     before_id: int = 0
     """LATEST and the tail: only ids below; 0 while in the head."""
 
+    @property
+    def in_head(self) -> bool:
+        """True if what follows begins in a frozen head."""
+        return self.session_id != 0 and self.before_id == 0
+
 
 @dataclass(slots=True, frozen=True)
 class SavedPosition:
@@ -99,6 +107,13 @@ class FeedQuery:
         """True if the page begins a new head."""
         return self.mode is Mode.RANKED and self.position is None
 
+    @property
+    def depth(self) -> int:
+        """How many ids of the list it is made of; where more are hidden than expected it reads authors' posts."""
+        if self.mode is Mode.LATEST and self.position is None:
+            return min(CAPACITY, 3 * self.limit)
+        return CAPACITY
+
 
 @dataclass(slots=True, frozen=True)
 class Session:
@@ -111,6 +126,8 @@ class Session:
     """At most HEAD_CAPACITY, in the order shown."""
     recommended: frozenset[int] = frozenset()
     """Those of `ids` that are in it without being followed."""
+    author_ids: Sequence[int] = ()
+    """Of the post at the same place, 0 where unknown; empty where none is known."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -129,9 +146,9 @@ class Home:
     viewer: ViewerRecord | None
     """None: a miss."""
     timeline: Timeline | None
-    """None: cold."""
+    """At most as many of its newest ids as were asked for, the first that was not read being the floor. None: cold."""
     own: Timeline | None
-    """The viewer's own newest posts; None: cold."""
+    """The viewer's own newest posts, at most OWN_POSTS; None: cold."""
     seen: Seen = field(default_factory=lambda: NOTHING_SEEN)
     recommended: Recommended | None = None
     """None: not asked for, there are none, or they could not be read."""
@@ -269,7 +286,7 @@ class News:
     reasons: frozenset[Degraded]
     """Why the number may be too small."""
     cache_hit: bool
-    pulled: frozenset[int]
+    pulled: AbstractSet[int]
     """Followed authors whose posts may not be in the viewer's timeline."""
 
 

@@ -6,15 +6,25 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from feed_svc.model import HeadMarks, Home, Ranked, Records, SavedPosition, Scores, Session
-from foundation.timeline.port import Gap, Timeline
+from foundation.timeline.port import CAPACITY, Gap, Timeline
 from foundation.viewers import ViewerRecord
 
 
 class Homes(Protocol):
     """Everything about one viewer that lies on one node."""
 
-    async def load(self, viewer_id: int, *, for_head: bool = False) -> Home:
-        """Viewer record, timeline, own posts in one call; for a head seen, recommended ones too. Raises Unavailable."""
+    async def load(self, viewer_id: int, *, for_head: bool = False, newest: int = CAPACITY) -> Home:
+        """Viewer record, *newest* ids of the timeline, own posts in one call; for a head seen, recommended ones too.
+
+        Raises Unavailable.
+        """
+        ...
+
+    async def resume(self, viewer_id: int) -> tuple[ViewerRecord | None, Session | None]:
+        """The viewer record and the newest frozen head, in one call; each None where there is none.
+
+        Raises Unavailable.
+        """
         ...
 
 
@@ -60,19 +70,16 @@ class OpenGaps(Protocol):
 class Shelf(Protocol):
     """Post cards and author records."""
 
-    async def fetch(self, post_ids: Sequence[int]) -> Records:
+    async def fetch(self, post_ids: Sequence[int], author_ids: Sequence[int] = ()) -> Records:
         """Cards by post and author records by author, from Redis, misses from their owners. Never raises.
 
+        *author_ids* are those of the posts as far as the caller knows, 0 where it does not: they save a round trip.
         A post or author without an entry does not exist, or could not be read: then the records are not `whole`.
         """
         ...
 
     async def authors_of(self, post_ids: Sequence[int]) -> Sequence[int]:
         """The author of each post, 0 where unknown. Authors never change, so answers may be old. Never raises."""
-        ...
-
-    def learn(self, post_ids: Sequence[int], author_ids: Sequence[int]) -> None:
-        """Remember who wrote what; 0 says nothing."""
         ...
 
 

@@ -218,9 +218,47 @@ MUTANTS = (
     Mutant(
         "a session forgets what was recommended",
         "feed_svc/adapters/sessions_redis.py",
-        "    if recommended:\n",
-        "    if not recommended:\n",
+        "*author_ids, *session.recommended]",
+        "*author_ids]",
         "tests/contract/test_sessions.py::test_a_session_knows_which_of_its_posts_were_recommended",
+    ),
+    Mutant(
+        "a page within an open head forgets the fence",
+        "feed_svc/adapters/fence_memory.py",
+        "        return self._fenced(viewer_id, viewer), session\n",
+        "        return viewer, session\n",
+        "tests/system/test_strict.py::test_a_block_that_a_failover_lost_still_hides",
+    ),
+    Mutant(
+        "the start of a list that is being rebuilt taken for a list",
+        "foundation/timeline/redis.py",
+        "    return None if last is None or last.startswith(_BUILDING) else parse_timeline(elements)\n",
+        "    return None if last is None else parse_timeline(elements)\n",
+        "tests/contract/test_sessions.py::"
+        "test_a_home_holds_the_newest_of_a_list_and_what_was_not_asked_for_is_its_floor",
+    ),
+    Mutant(
+        "a list that was read in part taken for mended",
+        "feed_svc/flows/mend_gaps.py",
+        " and not home.part:\n",
+        ":\n",
+        "tests/unit/feed_svc/test_mend_gaps.py::"
+        "test_a_list_that_was_read_in_part_is_mended_again_when_it_is_read_whole",
+    ),
+    Mutant(
+        "own posts beyond the newest forgotten while they wait",
+        "feed_svc/stages/candidates.py",
+        "    return own.ids[-1] not in timeline.ids\n",
+        "    return False\n",
+        "tests/unit/feed_svc/test_candidates.py::"
+        "test_own_posts_that_wait_to_be_pushed_are_asked_for_where_the_newest_are_not_all",
+    ),
+    Mutant(
+        "a refresh counts no further than its page reads",
+        "feed_svc/flows/refresh_feed.py",
+        "            home = await self.get_feed.home(query, journal)\n",
+        "            home = await self.get_feed.home(query, journal, newest=query.depth)\n",
+        "tests/system/test_coming_back.py::test_counting_alone_makes_no_page_and_stops_at_a_hundred",
     ),
     Mutant(
         "block not told to readers",

@@ -11,9 +11,11 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from feed_svc.model import Home, Records
+from feed_svc.model import Home, Records, Session
 from feed_svc.ports import Homes, Shelf
 from foundation.model.clock import Clock
+from foundation.timeline.port import CAPACITY
+from foundation.viewers import ViewerRecord
 from foundation.visibility import PostState
 
 REMEMBERED_S = 3_900
@@ -80,8 +82,8 @@ class FencedShelf:
         self._shelf = shelf
         self._fence = fence
 
-    async def fetch(self, post_ids: Sequence[int]) -> Records:
-        records = await self._shelf.fetch(post_ids)
+    async def fetch(self, post_ids: Sequence[int], author_ids: Sequence[int] = ()) -> Records:
+        records = await self._shelf.fetch(post_ids, author_ids)
         # After the records were read: what was heard meanwhile counts too.
         for post_id in self._fence.deleted(post_ids):
             if post_id in records.cards:
@@ -91,9 +93,6 @@ class FencedShelf:
     async def authors_of(self, post_ids: Sequence[int]) -> Sequence[int]:
         return await self._shelf.authors_of(post_ids)
 
-    def learn(self, post_ids: Sequence[int], author_ids: Sequence[int]) -> None:
-        self._shelf.learn(post_ids, author_ids)
-
 
 class FencedHomes:
     """feed_svc.ports.Homes, with what the fence knows of blocks in the viewer's record."""
@@ -102,9 +101,17 @@ class FencedHomes:
         self._homes = homes
         self._fence = fence
 
-    async def load(self, viewer_id: int, *, for_head: bool = False) -> Home:
-        home = await self._homes.load(viewer_id, for_head=for_head)
+    async def load(self, viewer_id: int, *, for_head: bool = False, newest: int = CAPACITY) -> Home:
+        home = await self._homes.load(viewer_id, for_head=for_head, newest=newest)
+        fenced = self._fenced(viewer_id, home.viewer)
+        return home if fenced is home.viewer else replace(home, viewer=fenced)
+
+    async def resume(self, viewer_id: int) -> tuple[ViewerRecord | None, Session | None]:
+        viewer, session = await self._homes.resume(viewer_id)
+        return self._fenced(viewer_id, viewer), session
+
+    def _fenced(self, viewer_id: int, viewer: ViewerRecord | None) -> ViewerRecord | None:
         blocked = self._fence.blocked_with(viewer_id)
-        if home.viewer is None or blocked <= home.viewer.blocks:
-            return home
-        return replace(home, viewer=replace(home.viewer, blocks=home.viewer.blocks | blocked))
+        if viewer is None or blocked <= viewer.blocks:
+            return viewer
+        return replace(viewer, blocks=viewer.blocks | blocked)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from feedmesh.post.v1 import post_internal_service_pb2 as post_pb
 from feedmesh.post.v1.post_internal_service_pb2_grpc import (
@@ -48,10 +48,9 @@ class ReadThroughShelf:
         self._capacity = capacity
         self._author_of: dict[int, int] = {}
 
-    async def fetch(self, post_ids: Sequence[int]) -> Records:
+    async def fetch(self, post_ids: Sequence[int], author_ids: Sequence[int] = ()) -> Records:
         # Authors that are known already come in the same call as the cards: one round trip, not two.
-        known = self._author_of
-        expected = list({author for author in map(known.get, post_ids) if author is not None})
+        expected = [author for author in {*(author_ids or map(self._author_of.get, post_ids))} if author]
         read = await self._read([card_key(post_id) for post_id in post_ids] + [author_key(one) for one in expected])
         cards = {
             post_id: card
@@ -65,7 +64,7 @@ class ReadThroughShelf:
         wanted = {card.author_id for card in cards.values()}
         if not wanted <= authors.keys():
             whole &= await self._fill_authors(authors, [one for one in wanted if one not in authors], known=expected)
-        self.learn(list(cards), [card.author_id for card in cards.values()])
+        self._learn(cards)
         return Records(cards, authors, whole)
 
     async def _read(self, keys: Sequence[str]) -> list[bytes | None]:
@@ -116,11 +115,11 @@ class ReadThroughShelf:
             for post_id, head in zip(unknown, heads, strict=False):
                 card = decode_card(head)
                 if card is not None:
-                    self.learn([post_id], [card.author_id])
+                    self._learn({post_id: card})
         return [self._author_of.get(post_id, 0) for post_id in post_ids]
 
-    def learn(self, post_ids: Sequence[int], author_ids: Sequence[int]) -> None:
-        if len(self._author_of) + len(post_ids) > self._capacity:
+    def _learn(self, cards: Mapping[int, Card]) -> None:
+        if len(self._author_of) + len(cards) > self._capacity:
             self._author_of.clear()  # a fact is cheap to learn again; keeping an order of use is not
-        pairs = zip(post_ids, author_ids, strict=True)
-        self._author_of.update(pairs if all(author_ids) else [pair for pair in pairs if pair[1]])
+        for post_id, card in cards.items():
+            self._author_of[post_id] = card.author_id

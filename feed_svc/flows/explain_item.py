@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 
 from feed_svc.flows.gather_candidates import GatherCandidates
 from feed_svc.flows.get_feed import GetFeed
+from feed_svc.flows.make_head import composed
 from feed_svc.flows.open_home import OpenedHome
 from feed_svc.model import Candidates, Explanation, FeedQuery, Kind, Mode, Place, Ranked, Scores
 from feed_svc.ports import Ranker, Shelf
-from feed_svc.stages.arrangement import compose
-from feed_svc.stages.candidates import without_known
 from feed_svc.stages.decision import decision
-from feed_svc.stages.seen import unseen_first, worth_ranking
+from feed_svc.stages.seen import worth_ranking
 from foundation.errors import DomainError, NotFound, Unavailable
 from foundation.model.clock import Clock
 from foundation.telemetry.journal import Journal
@@ -48,7 +47,7 @@ class ExplainItem:
         known = card.author_id == viewer_id or edge.follow is EdgeState.FOLLOWING
         recommended = post_id in candidates.recommended and not known
         shown, words = decision(viewer_id, author.facts, card.state, edge, recommended=recommended)
-        order, scores = await self._head(viewer_id, home, candidates, post_id, journal)
+        order, scores = await self._order(viewer_id, home, candidates, post_id, journal)
         kind = _kind(viewer_id, card.author_id, home)
         if kind is None and recommended:
             kind = Kind.RECOMMENDED
@@ -67,7 +66,7 @@ class ExplainItem:
             place = Place.TAIL
         return Explanation(post_id, kind, place, slot, words, shown, scores, journal)
 
-    async def _head(
+    async def _order(
         self, viewer_id: int, home: OpenedHome, candidates: Candidates, post_id: int, journal: Journal
     ) -> tuple[Sequence[int], Scores | None]:
         """The order of a head made now, and how the post fared; scored alone where it is no candidate."""
@@ -83,11 +82,7 @@ class ExplainItem:
                 stage.count = len(ranked.ids)
         except DomainError:
             return (), None
-        with journal.stage("compose") as stage:
-            ranked = unseen_first(ranked, home.seen)
-            ranked = without_known(ranked, candidates.recommended, viewer_id=viewer_id, viewer=home.viewer)
-            order = compose(ranked, pulled=home.viewer.pulled, recommended=candidates.recommended)
-            stage.count = len(order)
+        order = composed(ranked, viewer_id, home, candidates, journal).ids
         return order, scores if watched else replace(scores, quick_place=0, model_place=0)
 
 

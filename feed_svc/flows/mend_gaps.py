@@ -26,6 +26,13 @@ class MendGaps:
     timelines: Timelines
     timeout_s: float
 
+    async def wanted(self, viewer_id: int) -> bool:
+        """Whether there may be something to mend in the viewer's list: then it is needed whole."""
+        try:
+            return bool(await self.gaps.above(viewer_id, 0))
+        except Unavailable:
+            return True
+
     async def __call__(self, viewer_id: int, home: OpenedHome, journal: Journal) -> OpenedHome:
         """The home with what its list lacks in gaps above its floor.
 
@@ -47,7 +54,7 @@ class MendGaps:
                 # list is forgotten, and the next read builds it anew.
                 with suppress(Unavailable):
                     await self.timelines.unlink([viewer_id])
-            elif not left.missing and await self._written(viewer_id, lacking):
+            elif not left.missing and await self._written(viewer_id, lacking) and not home.part:
                 self.gaps.mended(viewer_id, gaps[0].to_id)
             ids = sorted((post_id for post_id in (*home.ids, *lacking) if post_id > left.floor), reverse=True)
             reasons = home.reasons | {Degraded.FEED_PARTIAL} if left.missing else home.reasons

@@ -9,9 +9,9 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from feed_svc.model import FEED_DEPTH_MS, NOTHING_SEEN, Degraded, Home, Recommended, Seen, Stretch
+from feed_svc.model import FEED_DEPTH_MS, NOTHING_SEEN, Degraded, Home, Recommended, Seen, Session, Stretch
 from feed_svc.ports import AuthorPosts, Graph, Homes
-from feed_svc.stages.candidates import newest_first
+from feed_svc.stages.candidates import newest_first, own_posts_wait
 from feed_svc.stages.walk import newest_of, walk_down
 from foundation.errors import DeadlineExceeded, Internal, NotFound, Unavailable
 from foundation.model.clock import Clock, Randomness
@@ -44,6 +44,8 @@ class OpenedHome:
     """As in Home."""
     whole: bool = True
     """False when `ids` are of those authors only who could be read in time."""
+    part: bool = False
+    """Whether the list goes on below `floor`: no more of it was asked for."""
 
     def holds_all_below(self, before_id: int) -> bool:
         """Whether nothing has to be read to tell what comes below *before_id*."""
@@ -62,10 +64,11 @@ class OpenHome:
     randomness: Randomness
     rebuild_timeout_s: float
 
-    async def __call__(self, viewer_id: int, *, for_head: bool = False) -> OpenedHome:
+    async def __call__(self, viewer_id: int, *, for_head: bool = False, newest: int = CAPACITY) -> OpenedHome:
+        """*newest* ids of the list, or more."""
         oldest_id = id_at(self.clock.now_ms() - FEED_DEPTH_MS)
         try:
-            home = await self.homes.load(viewer_id, for_head=for_head)
+            home = await self.homes.load(viewer_id, for_head=for_head, newest=newest)
         except Unavailable:
             return await self._from_the_store(viewer_id, oldest_id)
         viewer = home.viewer or await self._viewer_from_rows(viewer_id)
@@ -73,12 +76,21 @@ class OpenHome:
         if home.timeline is None:
             return replace(await self._rebuild(viewer_id, oldest_id), seen=home.seen, recommended=home.recommended)
         own, reasons = home.own, frozenset[Degraded]()
-        if own is None:
+        if own is None or own_posts_wait(home.timeline, own, oldest_id=oldest_id):
             found = await self.author_posts.below([viewer_id], before_id=MAX_ID, after_id=oldest_id, limit=CAPACITY)
             own = found.get(viewer_id)
             reasons = frozenset() if own is not None else frozenset({Degraded.FEED_PARTIAL})
-        ids = newest_first(home.timeline, own, oldest_id=oldest_id)
-        return OpenedHome(viewer, ids, home.timeline.floor, oldest_id, True, reasons, home.seen, home.recommended)
+        timeline = home.timeline
+        ids = newest_first(timeline, own, oldest_id=oldest_id)
+        part = newest < CAPACITY and len(timeline.ids) == newest
+        return OpenedHome(viewer, ids, timeline.floor, oldest_id, True, reasons, home.seen, home.recommended, part=part)
+
+    async def resume(self, viewer_id: int) -> tuple[ViewerRecord, Session | None]:
+        """What a page within a frozen head is made of: the viewer, and the newest head that is kept."""
+        viewer, session = await self.homes.resume(viewer_id)
+        viewer = viewer or await self._viewer_from_rows(viewer_id)
+        _require_active(viewer)
+        return viewer, session
 
     async def _rebuild(self, viewer_id: int, oldest_id: int) -> OpenedHome:
         token = self.randomness.token_bytes(8).hex()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from operator import itemgetter
 
 import numpy as np
 
@@ -19,56 +21,63 @@ LEAST = {Kind.PULLED: 2, Kind.RECOMMENDED: 2}
 _PUSHED, _PULLED, _RECOMMENDED = Kind.PUSHED, Kind.PULLED, Kind.RECOMMENDED
 
 
-def compose(ranked: Ranked, *, pulled: Collection[int], recommended: Collection[int] = ()) -> list[int]:
-    """The order of a head: *ranked*, arranged by authors and, where some are *pulled* or *recommended*, by kinds."""
-    if not pulled and not recommended:
-        return arrange(ranked.ids, ranked.author_ids)
-    kinds = [
-        _RECOMMENDED if post_id in recommended else _PULLED if author_id in pulled else _PUSHED
-        for post_id, author_id in zip(ranked.ids, ranked.author_ids, strict=True)
-    ]
-    return arrange(ranked.ids, ranked.author_ids, kinds)
+def compose(ranked: Ranked, *, pulled: Collection[int], recommended: Collection[int] = ()) -> Ranked:
+    """A head: *ranked*, arranged by authors and, where some are *pulled* or *recommended*, by kinds."""
+    ids, author_ids = ranked.ids, ranked.author_ids
+    places: dict[Kind, list[int]] = {}
+    if recommended:
+        places[_RECOMMENDED] = [place for place, post_id in enumerate(ids) if post_id in recommended]
+    if pulled:
+        places[_PULLED] = [
+            place
+            for place, author_id in enumerate(author_ids)
+            if author_id in pulled and not (recommended and ids[place] in recommended)
+        ]
+    order = arrange(author_ids, places)
+    if isinstance(order, range):
+        return ranked
+    return replace(ranked, ids=_at(ids, order), author_ids=_at(author_ids, order))
 
 
-def arrange(ids: Sequence[int], author_ids: Sequence[int], kinds: Sequence[Kind] | None = None) -> list[int]:
-    """*ids* in an order where no window of WINDOW slots holds more than AUTHOR_CAP of one author, best kept first.
+def arrange(author_ids: Sequence[int], places: Mapping[Kind, Sequence[int]]) -> Sequence[int]:
+    """Places in an order where no window of WINDOW slots holds more than AUTHOR_CAP of one author, best kept first.
 
-    With *kinds* each window also holds LEAST to MOST of each of them; short kinds are filled by others. Surplus moves
-    down to the next window that has room. When only surplus is left the cap can't hold: the rest follows in its order.
-    Author 0 is unknown and never capped.
+    *places*, ascending, are those of each kind that is not pushed: each window also holds LEAST to MOST of these; short
+    kinds are filled by others. Surplus moves down to the next window that has room. When only surplus is left the cap
+    can't hold: the rest follows in its order. Author 0 is unknown and never capped.
     """
-    if kinds is None and _fits_already(author_ids):
-        return list(ids)
-    if kinds is not None:
-        # Where the mix alone keeps the cap it is what choosing post by post would come to, at a tenth of the cost.
-        mixed = _mixed(kinds)
-        if _fits_already([author_ids[place] for place in mixed]):
-            return [ids[place] for place in mixed]
+    count = len(author_ids)
+    # Where the mix alone keeps the cap it is what choosing post by post would come to, at a tenth of the cost.
+    mixed = _mixed(count, places) if any(places.values()) else range(count)
+    if _fits_already(author_ids if isinstance(mixed, range) else _at(author_ids, mixed)):
+        return mixed
+    kind_of = {place: kind for kind, those in places.items() for place in those}
     arranged: list[int] = []
-    waiting = list(zip(ids, author_ids, kinds or [Kind.PUSHED] * len(ids), strict=True))
+    waiting = [(place, author_id, kind_of.get(place, _PUSHED)) for place, author_id in enumerate(author_ids)]
     while waiting:
         chosen = _window(waiting)
-        arranged.extend(waiting[place][0] for place in chosen)
+        arranged.extend(waiting[at][0] for at in chosen)
         taken = set(chosen)
-        waiting = [entry for place, entry in enumerate(waiting) if place not in taken]
+        waiting = [entry for at, entry in enumerate(waiting) if at not in taken]
         if len(chosen) < WINDOW:
             # The window could not be filled: only surplus is left, and it keeps its order.
-            arranged.extend(post_id for post_id, _, _ in waiting)
+            arranged.extend(place for place, _, _ in waiting)
             break
     return arranged
 
 
-def _mixed(kinds: Sequence[Kind]) -> list[int]:
-    """Places in *kinds*, window by window, each with its share of each kind, as if no author were capped.
+def _mixed(count: int, places_of: Mapping[Kind, Sequence[int]]) -> list[int]:
+    """All of *count* places, window by window, each with its share of each kind, as if no author were capped.
 
     What is due to the kinds leaves a window some slots. They go to whoever comes first: what is pushed, or what a kind
     may have beyond its due.
     """
-    there = [kind for kind in LEAST if kind in kinds]
-    pushed = [place for place, kind in enumerate(kinds) if kind is _PUSHED]
-    shares = [([place for place, one in enumerate(kinds) if one is kind], LEAST[kind], MOST[kind]) for kind in there]
+    shares = [([*places_of[kind]], LEAST[kind], MOST[kind]) for kind in LEAST if places_of.get(kind)]
+    pushed = [*range(count)]
+    for place in sorted((place for places, _, _ in shares for place in places), reverse=True):
+        del pushed[place]
     mixed: list[int] = []
-    while len(kinds) - len(mixed) > WINDOW:
+    while shares and count - len(mixed) > WINDOW:
         window = [place for places, least, _ in shares for place in places[:least]]
         free = WINDOW - len(window)
         first = pushed[:free]
@@ -88,9 +97,15 @@ def _mixed(kinds: Sequence[Kind]) -> list[int]:
                 del places[: bisect_right(places, rest[-1])]
         window.sort()
         mixed += window
+        shares = [share for share in shares if share[0]]
     left = pushed + [place for places, _, _ in shares for place in places]
     left.sort()
     return mixed + left
+
+
+def _at(values: Sequence[int], places: Sequence[int]) -> Sequence[int]:
+    # A getter of many is four times as fast as a loop; a getter of one returns no sequence.
+    return itemgetter(*places)(values) if len(places) > 1 else [values[place] for place in places]
 
 
 def _window(waiting: Sequence[tuple[int, int, Kind]]) -> list[int]:

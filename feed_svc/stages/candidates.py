@@ -27,6 +27,13 @@ def newest_first(timeline: Timeline, own: Timeline | None, *, oldest_id: int) ->
     return ids
 
 
+def own_posts_wait(timeline: Timeline, own: Timeline, *, oldest_id: int) -> bool:
+    """Whether more of the viewer's posts may be missing in their *timeline* than the newest, which *own* is made of."""
+    if own.floor <= max(timeline.floor, oldest_id) or not own.ids:
+        return False
+    return own.ids[-1] not in timeline.ids
+
+
 def with_pulled(listed: Stretch, pulled: Stretch) -> Stretch:
     """The list's part of a feed and that of the pulled authors from the same bound as one: complete where both are.
 

@@ -24,10 +24,11 @@ async def fill_slate(
     limit: int,
     *,
     recommended: Collection[int] = (),
+    author_ids: Sequence[int] = (),
 ) -> Slate:
     """Up to *limit* visible posts of *ids*, in their order. `examined` tells how many of *ids* were used up.
 
-    Those of *ids* that are *recommended* need not be followed.
+    Those of *ids* that are *recommended* need not be followed. *author_ids*: of the same places, where they are known.
 
     Records are read in this request and `visible()` is applied to every one: nothing is shown on trust. A post whose
     record or author is not to be had is left out and, when its owner did not answer, says so.
@@ -37,8 +38,10 @@ async def fill_slate(
         wanted = limit - len(slate.posts)
         if wanted <= 0 or slate.examined >= len(ids):
             break
-        chunk = ids[slate.examined : slate.examined + wanted + (SPARE if slate.examined == 0 else wanted)]
-        records = await shelf.fetch(chunk)
+        begin = slate.examined
+        end = begin + wanted + (SPARE if begin == 0 else wanted)
+        chunk = ids[begin:end]
+        records = await shelf.fetch(chunk, author_ids[begin:end])
         for post_id in chunk:
             if len(slate.posts) == limit:
                 break

@@ -65,12 +65,31 @@ def route_key(post_id: int) -> str:
 
 
 def read_commands(family: str, owner: int) -> list[Command]:
-    """Two commands for a pipeline of the caller's: the first brings what parse_timeline takes, the second renews TTL_S.
+    """Two commands for a caller's pipeline: the first brings what parse_timeline takes, the other renews TTL_S."""
+    return [("LRANGE", timeline_key(family, owner), 0, -1), touch_command(family, owner)]
+
+
+def read_newest_commands(family: str, owner: int, newest: int) -> list[Command]:
+    """Two commands for a pipeline of the caller's: the replies of both are what parse_newest takes."""
+    key = timeline_key(family, owner)
+    # The end first: a list that is found to be whole is not being rebuilt when its start is read.
+    return [("LINDEX", key, -1), ("LRANGE", key, 0, newest if newest < CAPACITY else -1)]
+
+
+def parse_newest(last: bytes | None, elements: Sequence[bytes]) -> Timeline | None:
+    """The *newest* ids of a list: complete above its floor, or above the first that was not asked for.
+
+    As parse_timeline for the rest.
+    """
+    return None if last is None or last.startswith(_BUILDING) else parse_timeline(elements)
+
+
+def touch_command(family: str, owner: int) -> Command:
+    """Renews TTL_S.
 
     A plain EXPIRE would also prolong a rebuild whose builder died, and leave its owner cold for days.
     """
-    key = timeline_key(family, owner)
-    return [("LRANGE", key, 0, -1), _TOUCH.on((key,), (TTL_S,))]
+    return _TOUCH.on((timeline_key(family, owner),), (TTL_S,))
 
 
 def parse_timeline(elements: Sequence[bytes] | None, *, capacity: int = CAPACITY) -> Timeline | None:

@@ -122,18 +122,31 @@ async def test_who_wrote_what_is_remembered_and_read_where_it_is_not_known(redis
     assert await fresh.authors_of([of_bo]) == [0], "it asks the cache alone"
     await shelf_of(redis, owners).fetch([of_bo])
     assert await fresh.authors_of([of_bo]) == [bo]
-    fresh.learn([of_ana, NOTHING], [ana, 0])
-    assert await fresh.authors_of([of_ana, NOTHING]) == [ana, 0]
 
 
 async def test_what_is_remembered_is_bounded(redis: RedisCluster, owners: Owners) -> None:
-    shelf = shelf_of(redis, owners, capacity=3)
-    shelf.learn([1, 2, 3], [7, 7, 8])
-    assert await shelf.authors_of([1, 2, 3]) == [7, 7, 8]
-    shelf.learn([4], [9])
-    known = await shelf.authors_of([1, 2, 3, 4])
-    assert known[3] == 9
-    assert sum(map(bool, known)) <= 3
+    ana, _, of_ana, of_bo = await two_posts(owners)
+    (newest,) = await owners.write(ana)
+    shelf = shelf_of(redis, owners, capacity=2)
+    await shelf.fetch([of_ana, of_bo])
+    await shelf.fetch([newest])
+    await redis.flush_all()
+    known = await shelf.authors_of([of_ana, of_bo, newest])
+    assert known[2] == ana
+    assert sum(map(bool, known)) <= 2
+
+
+@pytest.mark.parametrize("told", ["right", "unknown", "wrong"])
+async def test_authors_that_the_caller_knows_only_save_a_round_trip(
+    redis: RedisCluster, owners: Owners, told: str
+) -> None:
+    ana, bo, of_ana, of_bo = await two_posts(owners)
+    author_ids = {"right": [bo, ana, 0], "unknown": [0, 0, 0], "wrong": [ana, NOTHING, bo]}[told]
+    expected = await shelf_of(redis, owners).fetch([of_bo, of_ana, NOTHING])
+    records = await shelf_of(redis, owners).fetch([of_bo, of_ana, NOTHING], author_ids)
+    assert {post: card.author_id for post, card in records.cards.items()} == {of_bo: bo, of_ana: ana}
+    assert {author: records.authors[author] for author in (ana, bo)} == expected.authors
+    assert records.whole
 
 
 async def test_authors_that_cannot_be_read_are_unknown(redis: RedisCluster, owners: Owners) -> None:

@@ -52,7 +52,7 @@ class World:
             if author not in self.silent
         }
 
-    async def fetch(self, post_ids: Sequence[int]) -> Records:
+    async def fetch(self, post_ids: Sequence[int], author_ids: Sequence[int] = ()) -> Records:
         states = {post: PostState.DELETED if post in self.hidden else PostState.ACTIVE for post in post_ids}
         cards = {post: Card(self.author_of[post], states[post], 1, b"%d:" % post) for post in post_ids}
         facts = {author: AuthorFacts(author, UserState.ACTIVE, is_private=False) for author in self.posts}
@@ -61,9 +61,6 @@ class World:
 
     async def authors_of(self, post_ids: Sequence[int]) -> Sequence[int]:
         return [self.author_of[post] for post in post_ids]
-
-    def learn(self, post_ids: Sequence[int], author_ids: Sequence[int]) -> None:
-        raise AssertionError("a walk has nothing to teach")
 
     def home(self, floor: int, pulled: Collection[int], pushed_all_the_same: Collection[int] = ()) -> OpenedHome:
         """As a list with that floor would show it: nobody pulled is in it, but for some who were pushed before."""

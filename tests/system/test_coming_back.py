@@ -123,6 +123,7 @@ async def test_counting_alone_makes_no_page_and_stops_at_a_hundred(people: Peopl
     assert (shown(counted), counted.next_cursor, counted.feed_session_id) == ([], "", "")
     assert counted.newest_id == posts[-1]
     assert (await people.refresh(posts[-100], count_only=True)).new_posts == 99
+    assert (await people.refresh(0, mode=feed_pb2.LATEST, limit=2)).new_posts == 100, "however short the page"
 
 
 @pytest.mark.parametrize("verb", ["Mute", "Block", "Unfollow"])

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feed_svc.model import Stretch
-from feed_svc.stages.candidates import before, newest_first, newest_of_few, with_pulled
+from feed_svc.stages.candidates import before, newest_first, newest_of_few, own_posts_wait, with_pulled
 from foundation.timeline.port import CAPACITY, Timeline
 
 posts = st.lists(st.integers(1, 3_000), unique=True, max_size=700)
@@ -19,6 +19,15 @@ def test_ids_at_or_below_the_floor_are_left_out() -> None:
 
 def test_an_own_post_is_there_before_it_was_pushed() -> None:
     assert newest_first(Timeline((80,), 1), Timeline((85, 80), 0), oldest_id=0) == [85, 80]
+
+
+def test_own_posts_that_wait_to_be_pushed_are_asked_for_where_the_newest_are_not_all() -> None:
+    newest = Timeline((95, 90), 85)
+    assert own_posts_wait(Timeline((80, 70), 10), newest, oldest_id=0), "85 may not be in it either"
+    assert not own_posts_wait(Timeline((90, 80), 10), newest, oldest_id=0), "what is older was pushed before"
+    assert not own_posts_wait(Timeline((80, 70), 10), Timeline((95, 90), 5), oldest_id=0), "these are all"
+    assert not own_posts_wait(Timeline((80, 70), 10), newest, oldest_id=85)
+    assert not own_posts_wait(Timeline((80, 70), 10), Timeline((), 85), oldest_id=0)
 
 
 def test_posts_older_than_the_feed_goes_back_are_left_out() -> None:

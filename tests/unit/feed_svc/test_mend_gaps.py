@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -95,6 +95,23 @@ async def test_who_could_not_be_read_is_asked_again(
     assert (partial.ids, partial.reasons) == ([900, 700, 500], {Degraded.FEED_PARTIAL})
     world.silent = ()
     assert (await mend(ANA, home, Journal(SystemClock()))).ids == [900, 700, 650, 500]
+
+
+async def test_a_list_that_was_read_in_part_is_mended_again_when_it_is_read_whole(
+    feeds: RedisTimelines, recorded: Recorded, clock: StoppedClock
+) -> None:
+    world = World({ANA: [], 2: [900, 700, 500], 3: [650, 400]})
+    mend = mending(world, recorded, feeds, clock)
+    recorded.gaps = [Gap(300, 800)]
+    assert await mend.wanted(ANA), "so it is read whole"
+    part = replace(home_of(world), ids=[900], floor=500, part=True)
+    assert (await mend(ANA, part, Journal(SystemClock()))).ids == [900, 700, 650]
+    assert await mend.wanted(ANA)
+    assert (await mend(ANA, home_of(world), Journal(SystemClock()))).ids == [900, 700, 650, 500, 400]
+    assert not await mend.wanted(ANA)
+    clock.seconds += KEPT_S
+    recorded.silent = True
+    assert await mend.wanted(ANA), "nobody knows"
 
 
 async def test_a_list_with_a_gap_that_it_cannot_hold_is_forgotten(

@@ -34,7 +34,7 @@ class Shelf:
     def __init__(self, *, private: Sequence[int] = (), deleted: Sequence[int] = (), silent: Sequence[int] = ()) -> None:
         self._private, self._deleted, self._silent = private, deleted, silent
 
-    async def fetch(self, post_ids: Sequence[int]) -> Records:
+    async def fetch(self, post_ids: Sequence[int], author_ids: Sequence[int] = ()) -> Records:
         there = [post for post in post_ids if post not in self._silent]
         cards = {
             post: Card(post % 10, PostState.DELETED if post in self._deleted else PostState.ACTIVE, 1, b"%d:" % post)
@@ -50,9 +50,6 @@ class Shelf:
 
     async def authors_of(self, post_ids: Sequence[int]) -> Sequence[int]:
         return [post % 10 for post in post_ids]
-
-    def learn(self, post_ids: Sequence[int], author_ids: Sequence[int]) -> None:
-        raise AssertionError("a slate has nothing to teach")
 
 
 async def shown(
@@ -107,7 +104,9 @@ def test_a_head_recommends_nobody_known_and_loses_nothing_else(
     viewer = replace(VIEWER, follows=follows)
     ranked = Ranked(order, [post % 10 for post in order])
     chosen = without_known(ranked, recommended, viewer_id=ANA, viewer=viewer)
-    head = compose(chosen, pulled=(), recommended=recommended)
+    composed = compose(chosen, pulled=(), recommended=recommended)
+    head = composed.ids
+    assert list(composed.author_ids) == [post % 10 for post in head]
     assert {*head} == {post for post in order if not (post in recommended and post % 10 in {*follows, ANA})}
     assert len(head) == len({*head})
 
@@ -116,7 +115,7 @@ def test_recommended_posts_are_few_of_one_author_and_few_of_a_window() -> None:
     recommended = [place * 10 + CY for place in range(10, 20)] + [place * 10 + DEE for place in range(10, 20)]
     pushed = list(range(1_000, 1_100))
     ranked = Ranked([*recommended, *pushed], [*[CY] * 10, *[DEE] * 10, *pushed])
-    head = compose(ranked, pulled=(), recommended=recommended)
+    head = compose(ranked, pulled=(), recommended=recommended).ids
     for start in range(0, 5 * WINDOW, WINDOW):
         window = [post for post in head[start : start + WINDOW] if post in recommended]
         assert len(window) == MOST[Kind.RECOMMENDED]

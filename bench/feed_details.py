@@ -117,7 +117,7 @@ async def _page(feed: FeedServiceStub, token: str, **asked: Any) -> tuple[float,
     took_ms = (clock.monotonic() - began) * 1_000
     if len(page.posts) < request.limit:
         raise RuntimeError(f"a page of {len(page.posts)} posts: {page.degraded_reasons}")
-    told: dict[str, Any] = dict(await call.initial_metadata() or ())
+    told: dict[str, Any] = dict(iter(await call.initial_metadata() or ()))
     return took_ms, str(told.get("server-timing", ""))
 
 

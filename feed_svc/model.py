@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -176,6 +176,11 @@ class Found:
     """False when some of it could not be read."""
 
 
+def merged(ids: Sequence[int], others: Collection[int]) -> list[int]:
+    """Descending *ids* and *others*, none of which is among them, descending."""
+    return sorted((*ids, *sorted(others, reverse=True)), reverse=True)  # two runs are merged, not sorted
+
+
 @dataclass(slots=True, frozen=True)
 class Candidates:
     """What a head may be made of."""
@@ -190,7 +195,7 @@ class Candidates:
         """Both, strictly descending."""
         if not self.recommended:
             return self.ids
-        return sorted((*self.ids, *sorted(self.recommended, reverse=True)), reverse=True)  # merges two runs
+        return merged(self.ids, self.recommended)
 
 
 @dataclass(slots=True, frozen=True)

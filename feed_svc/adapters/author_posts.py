@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from operator import neg
 
 from feedmesh.post.v1 import post_internal_service_pb2 as pb
 from feedmesh.post.v1.post_internal_service_pb2_grpc import PostInternalServiceStub
@@ -94,8 +96,10 @@ class ReadThroughAuthorPosts:
 
 def part_below(timeline: Timeline, *, before_id: int, limit: int) -> Timeline:
     """The *limit* greatest ids of *timeline* below *before_id*, and the floor above which they are all."""
-    ids = [post_id for post_id in timeline.ids if post_id < before_id]
-    return Timeline(ids[:limit], ids[limit] if len(ids) > limit else timeline.floor)
+    ids = timeline.ids
+    begin = bisect_right(ids, -before_id, key=neg)  # descending
+    end = begin + limit
+    return Timeline(ids[begin:end], ids[end] if len(ids) > end else timeline.floor)
 
 
 async def _in_chunks(

@@ -7,13 +7,13 @@ late or silent is left out with its reason, and the page is made of the others.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
 from feed_svc.flows.open_home import OpenedHome
-from feed_svc.model import MAX_CANDIDATES, Candidates, Degraded, Found
+from feed_svc.model import MAX_CANDIDATES, Candidates, Degraded, Found, merged
 from feed_svc.ports import AuthorPosts
 from feed_svc.stages.candidates import newest_of_few
 from foundation.errors import DomainError
@@ -93,12 +93,15 @@ class GatherCandidates:
 
     async def __call__(self, home: OpenedHome, journal: Journal) -> Candidates:
         wanted = [source for source in self.sources if source.wanted(home)]
-        if not wanted:
-            return _with_recommended(home, home.ids, frozenset(), journal)
-        found = await asyncio.gather(*(self._found(source, home, journal) for source in wanted))
-        ids = {*home.ids}.union(*(one.ids for one in found))
+        if len(wanted) == 1:
+            found = [await self._found(wanted[0], home, journal)]  # without a task for it
+        else:
+            found = await asyncio.gather(*(self._found(source, home, journal) for source in wanted))
+        known = {*home.ids}
+        beside = set[int]().union(*(one.ids for one in found)) - known
+        ids = merged(home.ids, beside) if beside else home.ids
         reasons = frozenset(source.reason for source, one in zip(wanted, found, strict=True) if not one.whole)
-        return _with_recommended(home, sorted(ids, reverse=True), reasons, journal)
+        return _with_recommended(home, ids, known | beside, reasons, journal)
 
     async def _found(self, source: Source, home: OpenedHome, journal: Journal) -> Found:
         with journal.stage(source.name) as stage:
@@ -112,13 +115,12 @@ class GatherCandidates:
 
 
 def _with_recommended(
-    home: OpenedHome, followed: Sequence[int], reasons: frozenset[Degraded], journal: Journal
+    home: OpenedHome, followed: Sequence[int], known: Collection[int], reasons: frozenset[Degraded], journal: Journal
 ) -> Candidates:
     """With the best recommended posts, which came with the list too; what is followed stays followed."""
     if home.recommended is None or not home.recommended.ids:
         return Candidates(followed[:MAX_CANDIDATES], reasons)
     with journal.stage("recommended") as stage:
-        known = {*followed}
         young = (post_id for post_id in home.recommended.ids if post_id > home.oldest_id and post_id not in known)
         recommended = frozenset(islice(young, RECOMMENDED_POSTS))
         stage.count = len(recommended)

@@ -133,7 +133,7 @@ async def test_only_hot_authors_come_from_the_cache_and_only_above_its_floor(hot
     cold = Cold()
     posts = HotAuthorPosts(cold, hot, frozenset)
     parts = await posts.below([ANA, BO], before_id=MAX_ID, after_id=5, limit=9, hot={ANA})
-    assert parts == {ANA: Timeline([1_001], 10), BO: Timeline((7,), 5)}
+    assert parts == {ANA: Timeline((1_001,), 10), BO: Timeline((7,), 5)}
     await posts.below([ANA], before_id=11, after_id=5, limit=9, hot={ANA})
     assert cold.asked == [[BO], [ANA]], "below its floor the cache knows nothing"
     assert source.reads == [[ANA]]

@@ -26,6 +26,8 @@ RESOURCE_EXHAUSTED = 8
 SHARE_CAP = 0.003
 """No user sends more than this share of all requests: the edge allows each 1,000 a minute."""
 DRAIN_S = 5.0
+TURN_S = 0.002
+"""Open loop: requests that are due within it leave together, late by as much at most, which counts as their latency."""
 
 
 @dataclass
@@ -147,7 +149,7 @@ class Generator:
             while due <= now and due < (turn if due < turn else end):
                 self._next(due)
                 due += gap
-            await asyncio.sleep(max(0.0005, due - self._loop.time()))
+            await asyncio.sleep(max(TURN_S, due - self._loop.time()))
         self._stop_measuring()
         await self._drain()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from operator import itemgetter
@@ -54,11 +54,14 @@ def arrange(author_ids: Sequence[int], places: Mapping[Kind, Sequence[int]]) -> 
     kind_of = {place: kind for kind, those in places.items() for place in those}
     arranged: list[int] = []
     waiting = [(place, author_id, kind_of.get(place, _PUSHED)) for place, author_id in enumerate(author_ids)]
+    left = {kind: len(those) for kind, those in places.items()}
     while waiting:
-        chosen = _window(waiting)
+        chosen = _window(waiting, left)
         arranged.extend(waiting[at][0] for at in chosen)
-        taken = set(chosen)
-        waiting = [entry for at, entry in enumerate(waiting) if at not in taken]
+        for at in reversed(chosen):
+            _, _, kind = waiting.pop(at)
+            if kind in left:
+                left[kind] -= 1
         if len(chosen) < WINDOW:
             # The window could not be filled: only surplus is left, and it keeps its order.
             arranged.extend(place for place, _, _ in waiting)
@@ -108,17 +111,17 @@ def _at(values: Sequence[int], places: Sequence[int]) -> Sequence[int]:
     return itemgetter(*places)(values) if len(places) > 1 else [values[place] for place in places]
 
 
-def _window(waiting: Sequence[tuple[int, int, Kind]]) -> list[int]:
-    """Places of *waiting* that make the next window, ascending."""
-    there = Counter(kind for _, _, kind in waiting)
-    due = {kind: min(least, there[kind]) for kind, least in LEAST.items()}
-    of_author: Counter[int] = Counter()
-    of_kind: Counter[Kind] = Counter()
+def _window(waiting: Sequence[tuple[int, int, Kind]], left: Mapping[Kind, int]) -> list[int]:
+    """Places of *waiting* that make the next window, ascending; *left* tells how many of each kind wait."""
+    due = {kind: min(least, left.get(kind, 0)) for kind, least in LEAST.items()}
+    owed_to_all = sum(due.values())
+    of_author: defaultdict[int, int] = defaultdict(int)
+    of_kind: defaultdict[Kind, int] = defaultdict(int)
     chosen: list[int] = []
 
     def fits(kind: Kind) -> bool:
         """Within the share of the kind, and with room left for what is due to the others."""
-        owed = sum(max(0, least - of_kind[other]) for other, least in due.items() if other is not kind)
+        owed = owed_to_all - max(0, due.get(kind, 0) - of_kind[kind])
         return of_kind[kind] < MOST.get(kind, WINDOW) and len(chosen) + owed < WINDOW
 
     for by_kind in (True, False):  # first each kind its share, then whoever is next
@@ -129,6 +132,7 @@ def _window(waiting: Sequence[tuple[int, int, Kind]]) -> list[int]:
             if place in taken or (author_id and of_author[author_id] >= AUTHOR_CAP) or (by_kind and not fits(kind)):
                 continue
             of_author[author_id] += 1
+            owed_to_all -= of_kind[kind] < due.get(kind, 0)
             of_kind[kind] += 1
             chosen.append(place)
     return sorted(chosen)

@@ -82,7 +82,7 @@ def test_the_short_way_through_a_mix_comes_to_the_same_as_choosing_post_by_post(
     waiting = list(zip(range(len(kinds)), nobody, kinds, strict=True))
     chosen: list[int] = []
     while waiting:
-        window = [waiting[place][0] for place in _window(waiting)]
+        window = [waiting[place][0] for place in _window(waiting, Counter(kind for _, _, kind in waiting))]
         chosen += window
         waiting = [entry for entry in waiting if entry[0] not in window]
     assert arranged == chosen

@@ -15,6 +15,7 @@ from feed_svc.adapters.homes_redis import RedisHomes
 from feed_svc.adapters.hot_timelines import HotAuthorPosts, HotTimelines, whole_timelines
 from feed_svc.adapters.known_gaps import KnownGaps
 from feed_svc.adapters.positions_sql import SqlPositions
+from feed_svc.adapters.presence_redis import RedisPresence
 from feed_svc.adapters.ranker_grpc import GrpcRanker
 from feed_svc.adapters.recommender_grpc import GrpcRecommender
 from feed_svc.adapters.seen_redis import RedisSeenPosts
@@ -109,6 +110,8 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
             sources=[PulledAuthors(author_posts=author_posts, timeout_s=settings.source_timeout_ms / 1000)]
         )
         ranker = GrpcRanker(rank, timeout_s=settings.rank_timeout_ms / 1000)
+        presence = RedisPresence(redis, clock)
+        await stack.enter_async_context(presence.running())
         recommender = None
         if settings.recommendations:
             recommender = GrpcRecommender(rank)
@@ -129,6 +132,7 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
             timelines=feeds,
             clock=clock,
             randomness=randomness,
+            presence=presence,
             answer_within_s=settings.answer_within_ms / 1000,
             recommender=recommender,
         )

@@ -106,6 +106,14 @@ class SeenPosts(Protocol):
         ...
 
 
+class Presence(Protocol):
+    """Who has been reading: gauges for operators, nothing that a feed depends on (seed section 10.1)."""
+
+    def reads(self, viewer_id: int) -> None:
+        """A viewer asks for a page. Returns at once; nothing is promised."""
+        ...
+
+
 class Recommender(Protocol):
     """Whoever makes recommendations."""
 

@@ -25,7 +25,7 @@ from feed_svc.model import (
     Slate,
     Walked,
 )
-from feed_svc.ports import Recommender, Sessions, Shelf
+from feed_svc.ports import Presence, Recommender, Sessions, Shelf
 from feed_svc.stages.slate import fill_slate
 from foundation.errors import DeadlineExceeded, InvalidArgument, Unavailable
 from foundation.model.clock import Clock, Randomness
@@ -62,6 +62,7 @@ class GetFeed:
     timelines: Timelines
     clock: Clock
     randomness: Randomness
+    presence: Presence
     answer_within_s: float
     recommender: Recommender | None = None
     """None: heads hold nothing recommended."""
@@ -79,6 +80,7 @@ class GetFeed:
     async def home(self, query: FeedQuery, journal: Journal, *, newest: int = CAPACITY) -> OpenedHome:
         """The home that a page of *query* is made of. From here on the request has `answer_within_s`."""
         enter(Deadline(self.clock, timeout(self.answer_within_s)))
+        self.presence.reads(query.viewer_id)
         with _in_time():
             if newest < CAPACITY and await self.mend_gaps.wanted(query.viewer_id):
                 newest = CAPACITY

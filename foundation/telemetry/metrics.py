@@ -32,6 +32,10 @@ DEGRADED_TOTAL = Counter(
     ["reason"],
 )
 
+ACTIVE_USERS = Gauge(
+    "feed_active_users",
+    "Users who read a feed since the day began (UTC), about; operators size the fan-out by it.",
+)
 FEED_WATCHERS = Gauge(
     "feedmesh_feed_watchers",
     "Open streams of WatchFeed; operators add processes as it nears max_watchers times the number of processes.",

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from fanout_worker.adapters.pressure_redis import LAGS
+from feed_svc.adapters.presence_redis import last_active_key
 from feed_svc.adapters.seen_redis import seen_key
 from feed_svc.adapters.tables import FEED_TABLES
 from foundation.cards import author_key, card_key
@@ -44,7 +45,7 @@ def test_every_table_topic_and_key_is_listed() -> None:
     assert not missing
     assert not {topic for topic in TOPICS if topic not in text}
     keys = [card_key(1), author_key(1), features_key(1), viewer_key(1), seen_key(1), f"{FEED}:", f"{AUTHOR_POSTS}:"]
-    keys += [gap_keys()[0], route_key(1), LAGS, recommendations_key(1)]
+    keys += [gap_keys()[0], route_key(1), LAGS, recommendations_key(1), last_active_key(1)]
     assert not {key for key in keys if f"`{key.split(':')[0]}:" not in text}
 
 

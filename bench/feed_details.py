@@ -14,7 +14,6 @@ from typing import Any
 import grpc
 import numpy as np
 import psutil
-from feedmesh.feed.v1 import feed_pb2
 from feedmesh.feed.v1 import feed_service_pb2 as feed_pb
 from feedmesh.feed.v1.feed_service_pb2_grpc import FeedServiceStub
 from feedmesh.rank.v1 import rank_service_pb2 as rank_pb
@@ -131,10 +130,10 @@ async def _pages_at_last(bed: Testbed, count: int) -> tuple[list[tuple[float, st
     return pages, refused
 
 
-async def _page(feed: FeedServiceStub, token: str, **asked: Any) -> tuple[float, str]:
+async def _page(feed: FeedServiceStub, token: str) -> tuple[float, str]:
     clock = SystemClock()
     began = clock.monotonic()
-    request = feed_pb.GetFeedRequest(limit=20, **asked)
+    request = feed_pb.GetFeedRequest(limit=20)
     call = feed.GetFeed(request, metadata=(("authorization", f"Bearer {token}"), *HEADER), timeout=TIMEOUT_S)
     page = await call
     took_ms = (clock.monotonic() - began) * 1_000
@@ -150,7 +149,7 @@ async def _cold_pages(bed: Testbed, redis: RedisCluster) -> list[tuple[float, st
     async with _feed(bed) as feed:
         for reader, token in zip(bed.reader_ids[:LOOKED_AT], bed.tokens, strict=False):
             await feeds.unlink([reader])
-            pages.append(await _page(feed, token, mode=feed_pb2.RANKED))
+            pages.append(await _page(feed, token))
     return pages
 
 

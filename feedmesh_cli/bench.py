@@ -66,7 +66,7 @@ def bench(
         return
     if profile not in ("embedded", "cluster"):
         raise CliError(f"there is no profile {profile!r}", next_step="--profile cluster", code=ExitCode.USAGE)
-    if pulled >= follows:
+    if name in BENCHES and pulled >= follows:
         raise CliError(f"--pulled {pulled} is not a part of --follows {follows}", code=ExitCode.USAGE)
     if name not in {*BENCHES, FANOUT, POLICIES, GROWTH}:
         raise CliError(f"no benchmark {name!r}", next_step="feedmesh bench list", code=ExitCode.USAGE)
@@ -91,7 +91,8 @@ def bench(
         ) as bed:
             return await BENCHES[name].run(bed, seconds, tell), []
 
-    made_of = f"--users {users}" if name == POLICIES else f"--profile {profile} --pulled {pulled}"
+    made_of = f"--users {users}" if name == POLICIES else f"--profile {profile}"
+    made_of += f" --pulled {pulled}" if name in BENCHES else ""
     made_of += " --no-recommendations" if no_recommendations else ""
     figures, tables = asyncio.run(run())
     report = Report(command=f"feedmesh bench {name} --seconds {seconds:g} {made_of}", figures=figures, tables=tables)

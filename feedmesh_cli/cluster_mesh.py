@@ -39,7 +39,7 @@ from feedmesh_cli.valkey import ValkeyServer
 from foundation.errors import DomainError, Unavailable
 from foundation.runtime.mesh import MeshSettings
 from foundation.runtime.pages import serving_pages
-from foundation.runtime.settings import to_environment
+from foundation.runtime.settings import changed, to_environment
 
 if TYPE_CHECKING:
     from foundation.events.port import EventLog
@@ -216,17 +216,13 @@ async def _start_services(
         own = replace(mesh("fanout_worker", 16 + number), port=0, status_port=port)
         settings[name] = replace(settings["fanout_worker"], mesh=own)  # type: ignore[type-var]
     services: dict[str, Child] = {}
-    for name, told in settings.items():
+    for name, default in settings.items():
+        told = changed(default, options.changes)
 
         async def launch(name: str = name, told: object = told) -> Program:
             command = [sys.executable, "-m", name.partition("-")[0]]
             return Program(
-                await start_child(
-                    name,
-                    command,
-                    starting.logs / f"{name}.log",
-                    environment={**to_environment(told), **options.changes},
-                )
+                await start_child(name, command, starting.logs / f"{name}.log", environment=to_environment(told))
             )
 
         services[name] = (await starting.keep(name, launch)).child

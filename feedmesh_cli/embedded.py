@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import uvloop
 
@@ -37,8 +36,6 @@ from foundation.runtime.pages import metrics_page, serving_pages
 from foundation.runtime.resources import open_log
 from foundation.runtime.settings import changed
 from foundation.telemetry.logging import set_up_logging
-
-T = TypeVar("T")
 
 
 def main() -> None:
@@ -84,9 +81,6 @@ async def all_services(config: EmbeddedConfig) -> AsyncIterator[Mapping[str, Ser
     def mesh(name: str) -> MeshSettings:
         return replace(base, port=config.ports[name])
 
-    def told(settings: T) -> T:
-        return changed(settings, config.changes)
-
     key = config.cursor_key
     of_graph = graph_svc.settings.Settings(
         mesh=mesh("graph_svc"), database_url=f"sqlite:///{data / 'graph.db'}", cursor_key=key
@@ -105,11 +99,11 @@ async def all_services(config: EmbeddedConfig) -> AsyncIterator[Mapping[str, Ser
         recommendations=config.recommendations,
     )
     starting: dict[str, AbstractAsyncContextManager[Server]] = {
-        "graph_svc": graph_svc.composition.compose(told(of_graph)),
-        "post_svc": post_svc.composition.compose(told(of_posts)),
-        "rank_svc": rank_svc.composition.compose(told(of_rank)),
-        "fanout_worker": fanout_worker.composition.compose(told(of_worker)),
-        "feed_svc": feed_svc.composition.compose(told(of_feed)),
+        "graph_svc": graph_svc.composition.compose(changed(of_graph, config.changes)),
+        "post_svc": post_svc.composition.compose(changed(of_posts, config.changes)),
+        "rank_svc": rank_svc.composition.compose(changed(of_rank, config.changes)),
+        "fanout_worker": fanout_worker.composition.compose(changed(of_worker, config.changes)),
+        "feed_svc": feed_svc.composition.compose(changed(of_feed, config.changes)),
     }
     async with AsyncExitStack() as stack:
         log = await stack.enter_async_context(open_log(base))

@@ -246,6 +246,27 @@ MUTANTS = (
         "test_a_list_that_was_read_in_part_is_mended_again_when_it_is_read_whole",
     ),
     Mutant(
+        "nobody is told who reads",
+        "feed_svc/flows/get_feed.py",
+        "        self.presence.reads(query.viewer_id)\n",
+        "",
+        "tests/system/test_coming_back.py::test_who_opens_a_feed_is_noted",
+    ),
+    Mutant(
+        "what is taken back during a read that finds nothing is slept through",
+        "foundation/events/sql_log.py",
+        "                if rewinds == self._rewinds:\n",
+        "                if rewinds <= self._rewinds:\n",
+        "tests/contract/test_event_log.py::test_what_is_taken_back_while_somebody_finds_nothing_comes_again",
+    ),
+    Mutant(
+        "nobody asks for own posts beyond the newest",
+        "feed_svc/flows/open_home.py",
+        "        if own is None or own_posts_wait(home.timeline, own, oldest_id=oldest_id):\n",
+        "        if own is None:\n",
+        "tests/system/test_scroll.py::test_own_posts_that_were_not_pushed_yet_are_all_there",
+    ),
+    Mutant(
         "own posts beyond the newest forgotten while they wait",
         "feed_svc/stages/candidates.py",
         "    return own.ids[-1] not in timeline.ids\n",

@@ -22,7 +22,8 @@ CALM = 64
 TARGET_LAG_S = 0.0025
 """A median above this is overload. First pages (2 cores, closed loop): 1 to 2 ms with 16 in flight, 10 ms with 90.
 
-Offered 1.5 times what can be served, pages that are taken have a p99 of 1.7 times that at 60 %; with 4 ms it was 2.4.
+Offered 1.5 times what can be served, pages that are taken have a p99 of 43 ms, three times that at 60 %, and 88 % of
+the peak are served (bench/results/2026-11-25-overload.json).
 """
 GREATEST_CUT = 0.7
 """One step leaves at least this part of the limit."""

@@ -64,11 +64,6 @@ def route_key(post_id: int) -> str:
     return f"fanout_route:{{{post_id}}}"
 
 
-def read_commands(family: str, owner: int) -> list[Command]:
-    """Two commands for a caller's pipeline: the first brings what parse_timeline takes, the other renews TTL_S."""
-    return [("LRANGE", timeline_key(family, owner), 0, -1), touch_command(family, owner)]
-
-
 def read_newest_commands(family: str, owner: int, newest: int) -> list[Command]:
     """Two commands for a pipeline of the caller's: the replies of both are what parse_newest takes."""
     key = timeline_key(family, owner)
@@ -179,10 +174,10 @@ class RedisTimelines:
         self._slack = slack
 
     async def read(self, owners: Sequence[int]) -> Mapping[int, Timeline]:
+        commands: list[Command] = [("LRANGE", timeline_key(self._family, owner), 0, -1) for owner in owners]
         if len(owners) == 1:
-            lists = (await self._redis.execute(read_commands(self._family, owners[0])))[:1]
-        else:
-            lists = await self._redis.execute([("LRANGE", timeline_key(self._family, o), 0, -1) for o in owners])
+            commands.append(touch_command(self._family, owners[0]))
+        lists = (await self._redis.execute(commands))[: len(owners)]
         timelines: dict[int, Timeline] = {}
         for owner, elements in zip(owners, lists, strict=True):
             timeline = parse_timeline(elements, capacity=self._capacity)

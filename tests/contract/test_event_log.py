@@ -263,6 +263,17 @@ async def test_who_has_read_everything_reads_again_what_is_taken_back(log: Event
     assert numbers(await poll(log)) == [1], "whoever else has read meanwhile"
 
 
+@pytest.mark.parametrize("turns", range(4))
+async def test_what_is_taken_back_while_somebody_finds_nothing_comes_again(log: EventLog, turns: int) -> None:
+    await log.append([event(1)])
+    assert numbers(await poll(log)) == [1]
+    finding = asyncio.create_task(poll(log))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await log.rewind(GROUP, [POSTS_CREATED])
+    assert numbers(await finding) + numbers(await poll(log)) == [1]
+
+
 async def test_concurrent_appends_are_each_read_once(log: EventLog) -> None:
     await asyncio.gather(*(log.append([event(n, key=n), event(n + 1000, key=n)]) for n in range(100)))
     seen = numbers(await poll(log))

@@ -88,7 +88,7 @@ async def test_what_is_remembered_and_what_waits_is_bounded(
     assert abs(await counted(redis) - MOST_WAITING) < MOST_WAITING / 20
 
 
-async def test_a_silent_cache_costs_nobody_a_page(redis: RedisCluster) -> None:
+async def test_a_key_that_holds_something_else_keeps_nobody_from_being_told_of(redis: RedisCluster) -> None:
     presence = RedisPresence(redis, SystemClock())
     await redis.execute([("SET", ACTIVE_USERS_KEY, "no such thing")])
     presence.reads(ANA)

@@ -15,7 +15,11 @@ from feedmesh.post.v1 import post_service_pb2 as post_pb
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import aio
 
+from feed_svc.adapters.presence_redis import last_active_key
 from feedmesh_cli.mesh_file import Mesh
+from foundation.runtime.mesh import MeshSettings
+from foundation.runtime.resources import open_redis
+from tests.kit.eventually import eventually
 from tests.kit.http import send
 from tests.kit.mesh import Client, running_mesh
 
@@ -114,6 +118,18 @@ async def test_a_refresh_counts_what_is_newer_and_brings_it(people: People) -> N
     assert latest.feed_session_id == ""
     rest = await people.feed(cursor=latest.next_cursor)
     assert shown(rest) == [*new[::-1][2:], *old[::-1]]
+
+
+async def test_who_opens_a_feed_is_noted(mesh: Mesh, people: People) -> None:
+    async with open_redis(MeshSettings(redis=mesh.redis)) as redis:
+
+        async def noted() -> bool:
+            (when_ms,) = await redis.execute([("GET", last_active_key(people.ana))])
+            return when_ms is not None
+
+        assert not await noted()
+        await people.feed()
+        await eventually(noted)
 
 
 async def test_counting_alone_makes_no_page_and_stops_at_a_hundred(people: People) -> None:

@@ -14,6 +14,7 @@ from feedmesh.post.v1 import post_internal_service_pb2 as internal_pb
 from feedmesh.post.v1 import post_service_pb2 as post_pb
 from feedmesh.post.v1.post_internal_service_pb2_grpc import PostInternalServiceStub
 
+from feed_svc.model import OWN_POSTS
 from feedmesh_cli.mesh_file import Mesh
 from foundation.model.clock import SystemClock
 from foundation.model.ids import MAX_ID
@@ -230,6 +231,17 @@ async def test_a_head_mixes_pulled_authors_in_by_their_share(circle: Circle) -> 
     authors = [circle.model.author_of[post.post_id] for post in page.posts]
     for window in (authors[:20], authors[20:]):
         assert 2 <= sum(author in pulled for author in window) <= 3, "however new the posts of the others are"
+
+
+async def test_own_posts_that_were_not_pushed_yet_are_all_there(circle: Circle) -> None:
+    posts = await circle.write(circle.friends)
+    mine = await circle.write([circle.reader] * (OWN_POSTS + 5))
+    await circle.client.settled()
+    feeds = RedisTimelines(circle.redis, FEED)
+    await feeds.unlink([circle.reader])
+    assert await feeds.begin(circle.reader, "t", 1)
+    assert await feeds.commit(circle.reader, "t", posts, 1)
+    assert await circle.client.latest(circle.reader) == sorted([*posts, *mine], reverse=True)
 
 
 async def test_what_a_fan_out_under_pressure_left_to_readers_is_shown_and_written_back(circle: Circle) -> None:

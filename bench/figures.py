@@ -24,12 +24,15 @@ class Figure:
     ceiling: float | None = None
     """The same unit, measured in the same run; None where there is none."""
     share: float | None = None
-    """value / ceiling."""
+    """value / ceiling; the median of the turns where there were several."""
 
 
-def figure(name: str, value: float, unit: str, *, ceiling: float | None = None) -> Figure:
-    """A figure, rounded, with its share."""
-    share = round(value / ceiling, 3) if ceiling else None
+def figure(
+    name: str, value: float, unit: str, *, ceiling: float | None = None, share: float | None = None
+) -> Figure:
+    """A figure, rounded, with its share, which is reckoned where it was not measured."""
+    if ceiling:
+        share = round(share or value / ceiling, 3)
     return Figure(name=name, value=round(value, 3), unit=unit, ceiling=ceiling and round(ceiling, 1), share=share)
 
 

@@ -23,7 +23,7 @@ from bench.http2 import Http2Connection, header_block
 from foundation.rpc.http2 import grpc_body
 
 RESOURCE_EXHAUSTED = 8
-SHARE_CAP = 0.003
+SHARE_CAP = 0.002
 """No user sends more than this share of all requests: the edge allows each 1,000 a minute."""
 DRAIN_S = 5.0
 TURN_S = 0.002

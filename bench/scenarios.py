@@ -8,7 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
-from operator import itemgetter
+from statistics import median
 from typing import Any
 
 from feedmesh.feed.v1 import feed_pb2
@@ -25,6 +25,9 @@ from foundation.model.clock import SystemRandomness
 
 IN_FLIGHT = 16
 STEADY = 0.6
+TURNS = 5
+"""The machine's speed drifts: a page is measured in so many turns, each beside a turn of the ceiling."""
+TURN_WARMUP_S = 0.5
 OURS = frozenset({"services", *SERVICES})
 """Processes that run our code."""
 MOST_CREATED_PER_S = 4_000
@@ -39,18 +42,61 @@ class Bench:
     run: Callable[[Testbed, float, Tell], Awaitable[list[Figure]]]
 
 
-async def _capacity(bed: Testbed, path: str, requests: Sequence[dict[str, str]], seconds: float) -> dict[str, Any]:
-    return await bed.generate(path, requests, mode="closed", in_flight=IN_FLIGHT, seconds=seconds)
+async def _capacity(
+    bed: Testbed, path: str, requests: Sequence[dict[str, str]], seconds: float, **plan: float
+) -> dict[str, Any]:
+    return await bed.generate(path, requests, mode="closed", in_flight=IN_FLIGHT, seconds=seconds, **plan)
 
 
-async def _ceiling(bed: Testbed, seconds: float) -> dict[str, Any]:
-    return await _capacity(bed, NOOP, bed.requests([b""] * len(bed.tokens)), seconds)
+async def _ceiling(bed: Testbed, seconds: float, **plan: float) -> dict[str, Any]:
+    return await _capacity(bed, NOOP, bed.requests([b""] * len(bed.tokens)), seconds, **plan)
 
 
-def _shown(name: str, result: dict[str, Any], ceiling: float | None) -> list[Figure]:
+@dataclass(frozen=True)
+class Turns:
+    """A page and the ceiling, measured in turns."""
+
+    pages: Sequence[dict[str, Any]]
+    ceilings: Sequence[dict[str, Any]]
+
+    def shares(self) -> list[float]:
+        """The page's share of the ceiling, of each turn."""
+        return [page["rate"] / noop["rate"] for page, noop in zip(self.pages, self.ceilings, strict=True)]
+
+    def shown(self, name: str) -> list[Figure]:
+        """As `_shown`, and the least share of a turn."""
+        shares = self.shares()
+        ceiling = _middle(self.ceilings)["rate"]
+        figures = _shown(name, _middle(self.pages), ceiling, share=median(shares))
+        return [*figures, figure(f"{name}_least_share", min(shares) * 100, "%")]
+
+
+async def _in_turns(bed: Testbed, requests: Sequence[dict[str, str]], seconds: float) -> Turns:
+    """So many *seconds* of GetFeed, and as many of the ceiling."""
+    pages, ceilings = [], []
+    for _ in range(TURNS):
+        ceilings.append(await _ceiling(bed, seconds / TURNS, warmup_s=TURN_WARMUP_S))
+        pages.append(await _capacity(bed, GET_FEED, requests, seconds / TURNS, warmup_s=TURN_WARMUP_S))
+    return Turns(pages, ceilings)
+
+
+def _middle(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The medians of rate and CPU; all that failed."""
+    return {
+        "rate": median(result["rate"] for result in results),
+        "failed": sum(result["failed"] for result in results),
+        "rejected": sum(result["rejected"] for result in results),
+        "generator_us": median(result["generator_us"] for result in results),
+        "cpu_us": {
+            process: median(result["cpu_us"][process] for result in results) for process in results[0]["cpu_us"]
+        },
+    }
+
+
+def _shown(name: str, result: dict[str, Any], ceiling: float | None, share: float | None = None) -> list[Figure]:
     """Rate, failures and the CPU of each process."""
     figures = [
-        figure(name, result["rate"], "requests/s", ceiling=ceiling),
+        figure(name, result["rate"], "requests/s", ceiling=ceiling, share=share),
         figure(f"{name}_failed", result["failed"] + result["rejected"], "requests"),
         figure(f"{name}_cpu_generator", result["generator_us"], "µs/request"),
     ]
@@ -70,30 +116,27 @@ async def bench_ceiling(bed: Testbed, seconds: float, tell: Tell) -> list[Figure
 
 async def bench_feed(bed: Testbed, seconds: float, tell: Tell) -> list[Figure]:
     """First page, later page, LATEST, the latency of a first page at a steady load, and what it is made of."""
-    tell(f"ceiling: a no-op that answers {bed.answer_bytes} bytes")
-    noop = await _ceiling(bed, seconds)
     readers = len(bed.tokens)
     first_body = feed_pb.GetFeedRequest(limit=20).SerializeToString()
     latest_body = feed_pb.GetFeedRequest(limit=20, mode=feed_pb2.LATEST).SerializeToString()
     later_bodies = [feed_pb.GetFeedRequest(limit=20, cursor=cursor).SerializeToString() for cursor in bed.later_cursors]
+    tell(f"{TURNS} turns of each page and of the ceiling, a no-op that answers {bed.answer_bytes} bytes")
     # Later pages come first: first pages make sessions of their own, and three push the measured cursors out.
     tell("later page")
-    later = await _capacity(bed, GET_FEED, bed.requests(later_bodies), seconds)
+    later = await _in_turns(bed, bed.requests(later_bodies), seconds)
     tell("LATEST, first page")
-    latest = await _capacity(bed, GET_FEED, bed.requests([latest_body] * readers), seconds)
+    latest = await _in_turns(bed, bed.requests([latest_body] * readers), seconds)
     tell("RANKED, first page")
     requests = bed.requests([first_body] * readers)
-    first = await _capacity(bed, GET_FEED, requests, seconds)
-    # The machine's speed drifts: the better of two ceilings is the honest one.
-    tell("ceiling, again")
-    noop = max(noop, await _ceiling(bed, seconds), key=itemgetter("rate"))
-    figures = _shown("ceiling", noop, None)
+    first = await _in_turns(bed, requests, seconds)
+    figures = _shown("ceiling", _middle([*later.ceilings, *latest.ceilings, *first.ceilings]), None)
     figures.append(figure("answer_bytes", bed.answer_bytes, "bytes"))
-    for name, result in (("first_page", first), ("later_page", later), ("latest_page", latest)):
-        figures += _shown(name, result, noop["rate"])
-    ours = sum(used for process, used in first["cpu_us"].items() if process in OURS)
+    for name, turns in (("first_page", first), ("later_page", later), ("latest_page", latest)):
+        figures += turns.shown(name)
+    middle = _middle(first.pages)
+    ours = sum(used for process, used in middle["cpu_us"].items() if process in OURS)
     figures.append(figure("first_page_cpu", ours, "µs/request"))
-    rate = first["rate"] * STEADY
+    rate = middle["rate"] * STEADY
     tell(f"RANKED, first page, open loop at {rate:.0f}/s")
     steady = await bed.generate(GET_FEED, requests, mode="open", rate=rate, seconds=seconds * 2)
     figures += [

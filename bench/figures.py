@@ -27,9 +27,7 @@ class Figure:
     """value / ceiling; the median of the turns where there were several."""
 
 
-def figure(
-    name: str, value: float, unit: str, *, ceiling: float | None = None, share: float | None = None
-) -> Figure:
+def figure(name: str, value: float, unit: str, *, ceiling: float | None = None, share: float | None = None) -> Figure:
     """A figure, rounded, with its share, which is reckoned where it was not measured."""
     if ceiling:
         share = round(share or value / ceiling, 3)

@@ -28,6 +28,8 @@ from feed_svc.edge.priorities import PRIORITIES
 from feed_svc.edge.records import PrivacyRecords
 from feed_svc.flows.count_newer import CountNewer
 from feed_svc.flows.explain_item import ExplainItem
+from feed_svc.flows.fill_page import FillPage
+from feed_svc.flows.frozen_heads import FrozenHeads
 from feed_svc.flows.gather_candidates import GatherCandidates, PulledAuthors
 from feed_svc.flows.get_feed import GetFeed
 from feed_svc.flows.make_head import MakeHead
@@ -40,6 +42,7 @@ from feed_svc.flows.save_position import SavePosition
 from feed_svc.flows.walk_feed import WalkFeed
 from feed_svc.flows.watch_feed import WatchFeed
 from feed_svc.flows.watch_heads import HeadWatch
+from feed_svc.flows.whole_home import WholeHome
 from feed_svc.ports import Fence, Positions
 from feed_svc.settings import Settings
 from foundation.events.port import PRIVACY
@@ -116,7 +119,7 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
         if settings.recommendations:
             recommender = GrpcRecommender(rank)
             await stack.enter_async_context(recommender.running())
-        get_feed = GetFeed(
+        whole_home = WholeHome(
             open_home=open_home,
             mend_gaps=MendGaps(
                 gaps=KnownGaps(RedisGaps(redis, clock), clock),
@@ -124,12 +127,18 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
                 timelines=feeds,
                 timeout_s=assemble_timeout_s,
             ),
+        )
+        get_feed = GetFeed(
+            whole_home=whole_home,
             gather_candidates=gather_candidates,
-            walk_feed=WalkFeed(author_posts=author_posts, shelf=shelf, timeout_s=assemble_timeout_s),
             make_head=MakeHead(ranker=ranker, shelf=shelf),
-            sessions=sessions,
-            shelf=shelf,
-            timelines=feeds,
+            frozen_heads=FrozenHeads(open_home=open_home, sessions=sessions),
+            fill_page=FillPage(
+                whole_home=whole_home,
+                walk_feed=WalkFeed(author_posts=author_posts, shelf=shelf, timeout_s=assemble_timeout_s),
+                shelf=shelf,
+                timelines=feeds,
+            ),
             clock=clock,
             randomness=randomness,
             presence=presence,

@@ -20,6 +20,9 @@ from foundation.visibility import UserState
 
 TELL_WITHIN_S = 0.2
 """How long a reader's node may be silent before a change is not acknowledged (rule 6)."""
+FILL_WITHIN_S = 0.05
+"""How long a reader who has found no record waits for the cache to take it: the next one finds it there, or asks too.
+Who asks has 250 ms in all, and may be the first to hear that the node is silent."""
 MOST_FILLS = 256
 """Records being read for readers; one more ends with its caller."""
 
@@ -104,13 +107,13 @@ class ReadModelRecords:
     async def _fill_viewers(self, user_ids: Sequence[int]) -> Sequence[bytes]:
         records = await self.viewers(user_ids)
         with suppress(Unavailable):
-            await self._tell_viewers(user_ids, records)
+            await self._tell_viewers(user_ids, records, FILL_WITHIN_S)
         return records
 
     async def _fill_authors(self, user_ids: Sequence[int]) -> Sequence[bytes]:
         records = await self.authors(user_ids)
         with suppress(Unavailable):
-            await self._tell_authors(user_ids, records)
+            await self._tell_authors(user_ids, records, FILL_WITHIN_S)
         return records
 
     async def _outlive(self, fill: Coroutine[Any, Any, Sequence[bytes]]) -> Sequence[bytes]:
@@ -132,13 +135,17 @@ class ReadModelRecords:
         if not task.cancelled():
             task.exception()  # retrieved: the caller may be gone
 
-    async def _tell_viewers(self, user_ids: Sequence[int], records: Sequence[bytes]) -> None:
+    async def _tell_viewers(
+        self, user_ids: Sequence[int], records: Sequence[bytes], within_s: float = TELL_WITHIN_S
+    ) -> None:
         pairs = [(viewers.viewer_key(uid), record) for uid, record in zip(user_ids, records, strict=True) if record]
-        await set_if_newer(self._redis, pairs, ttl_s=viewers.TTL_S, timeout_s=TELL_WITHIN_S)
+        await set_if_newer(self._redis, pairs, ttl_s=viewers.TTL_S, timeout_s=within_s)
 
-    async def _tell_authors(self, user_ids: Sequence[int], records: Sequence[bytes]) -> None:
+    async def _tell_authors(
+        self, user_ids: Sequence[int], records: Sequence[bytes], within_s: float = TELL_WITHIN_S
+    ) -> None:
         pairs = [(cards.author_key(uid), record) for uid, record in zip(user_ids, records, strict=True) if record]
-        await set_if_newer(self._redis, pairs, ttl_s=cards.TTL_S, timeout_s=TELL_WITHIN_S)
+        await set_if_newer(self._redis, pairs, ttl_s=cards.TTL_S, timeout_s=within_s)
 
     async def forget_viewers(self, user_ids: Sequence[int]) -> None:
         await self._redis.execute([("UNLINK", viewers.viewer_key(user_id)) for user_id in user_ids])

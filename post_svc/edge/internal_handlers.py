@@ -14,7 +14,8 @@ from post_svc.flows.fill_author_posts import FillAuthorPosts
 from post_svc.ports import Cards, Posts
 from post_svc.stages.text import clean_draft
 
-FILL_TIMEOUT_S = 0.2
+FILL_TIMEOUT_S = 0.05
+"""How long who asks waits for the cache to take the cards, of 200 ms in all: a silent node must not cost the answer."""
 
 
 class PostInternalHandlers:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
 from foundation.cards import author_key, decode_author
-from foundation.redis.client import RedisCluster
+from foundation.errors import Unavailable
+from foundation.redis.client import RedisCluster, connect, slot_of_key
 from foundation.viewers import ViewerRecord, decode_viewer, viewer_key
 from foundation.visibility import UserState
-from graph_svc.adapters.read_models import ReadModelRecords
+from graph_svc.adapters.read_models import FILL_WITHIN_S, TELL_WITHIN_S, ReadModelRecords
 from tests.kit.eventually import eventually
+from tests.kit.faults import Fault, redis_doors
 from tests.kit.graph_stores import IDS, GraphStores, cql_graph_stores
 
 
@@ -106,6 +109,24 @@ async def test_a_fill_is_finished_when_its_caller_has_given_up(graph: GraphStore
     slow.answers.set()
     await asyncio.sleep(0.05)
     assert await redis.execute([("EXISTS", viewer_key(bo))]) == [0]
+
+
+async def test_a_silent_node_costs_a_reader_little_and_a_change_its_whole_time(graph: GraphStores, valkey: int) -> None:
+    (ana,) = await graph.people(1)
+    async with redis_doors(("127.0.0.1", valkey), {"one": [slot_of_key(viewer_key(ana))]}) as doors:
+        client = await connect([("127.0.0.1", doors["one"].port)], timeout_s=1.0)
+        records = ReadModelRecords(graph.rows, client)
+        await records.tell_viewers([ana])
+        await doors["one"].breaks(Fault.SILENT)
+        began = time.monotonic()
+        (record,) = await records.fill_viewers([ana])
+        took_s = time.monotonic() - began
+        assert record
+        assert FILL_WITHIN_S <= took_s < TELL_WITHIN_S
+        with pytest.raises(Unavailable):
+            await records.tell_viewers([ana])
+        await records.close()
+        await client.close()
 
 
 class _Slow:

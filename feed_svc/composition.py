@@ -215,11 +215,7 @@ async def _sql_positions(url: str) -> AsyncIterator[Positions]:
 async def _cql_positions(url: str) -> AsyncIterator[Positions]:
     # The extra `cluster` brings the driver; the embedded profile does without.
     from feed_svc.adapters.positions_cql import CqlPositions  # noqa: PLC0415
-    from foundation.cql.address import CqlAddress  # noqa: PLC0415
-    from foundation.cql.migrations import migrations_of, require_schema  # noqa: PLC0415
-    from foundation.cql.session import open_cql  # noqa: PLC0415
+    from foundation.cql.migrations import open_keyspace  # noqa: PLC0415
 
-    address = CqlAddress.parse(url)
-    async with open_cql(address) as cql:
-        await require_schema(cql, migrations_of("feed_svc.adapters"), address.shown)
+    async with open_keyspace(url, "feed_svc.adapters") as cql:
         yield CqlPositions(cql)

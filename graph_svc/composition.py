@@ -163,9 +163,7 @@ async def _sql_store(url: str, claim: Claim, clock: Clock) -> AsyncIterator[Stor
 @asynccontextmanager
 async def _cql_store(url: str, claim: Claim, clock: Clock) -> AsyncIterator[Store]:
     # The extra `cluster` brings the driver; the embedded profile does without.
-    from foundation.cql.address import CqlAddress  # noqa: PLC0415
-    from foundation.cql.migrations import migrations_of, require_schema  # noqa: PLC0415
-    from foundation.cql.session import open_cql  # noqa: PLC0415
+    from foundation.cql.migrations import open_keyspace  # noqa: PLC0415
     from foundation.events.cql_outbox import CqlOutbox  # noqa: PLC0415
     from foundation.leases.cql_leases import CqlWorkerLeases  # noqa: PLC0415
     from graph_svc.adapters.changes_cql import Changes, graph_sources  # noqa: PLC0415
@@ -176,11 +174,10 @@ async def _cql_store(url: str, claim: Claim, clock: Clock) -> AsyncIterator[Stor
     from graph_svc.adapters.users_cql import CqlUsers  # noqa: PLC0415
     from graph_svc.adapters.versions_cql import Versions  # noqa: PLC0415
 
-    address = CqlAddress.parse(url)
-    async with AsyncExitStack() as stack:
-        cql = await stack.enter_async_context(open_cql(address))
-        await require_schema(cql, migrations_of("graph_svc.adapters"), address.shown)
-        lease = await stack.enter_async_context(worker_lease(CqlWorkerLeases(cql), claim, clock, SystemRandomness()))
+    async with (
+        open_keyspace(url, "graph_svc.adapters") as cql,
+        worker_lease(CqlWorkerLeases(cql), claim, clock, SystemRandomness()) as lease,
+    ):
         ids = lease.ids
         versions = Versions(ids)
         outbox = CqlOutbox(cql, graph_sources(versions), clock, worker=ids.node)

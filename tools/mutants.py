@@ -143,6 +143,13 @@ MUTANTS = (
         "tests/unit/foundation/test_outbox.py::test_a_crash_between_row_and_publish_is_repaired_at_the_next_start",
     ),
     Mutant(
+        "background work that dies in silence",
+        "foundation/background.py",
+        "    task.add_done_callback(_tell_of_failure)\n",
+        "",
+        "tests/unit/foundation/test_background.py::test_a_failure_is_told_at_once_and_leaves_the_block_alone",
+    ),
+    Mutant(
         "a lease counted from its answer",
         "foundation/leases/worker_lease.py",
         "        self.ids.until_s = asked_s + LEASE_S - SAFETY_S\n",

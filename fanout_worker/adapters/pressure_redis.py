@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 
 from fanout_worker.model import Lag, Level
 from fanout_worker.stages.pressure import next_level
+from foundation.background import in_background
 from foundation.errors import DomainError
 from foundation.model.clock import Clock
 from foundation.redis.client import RedisCluster
@@ -82,15 +83,11 @@ class SharedPressure:
         return self._level
 
     @asynccontextmanager
-    async def watching(self, every_s: float) -> AsyncIterator[SharedPressure]:
+    async def watching(self, every_s: float) -> AsyncIterator[None]:
         """Owns a task that reports and looks *every_s*; the level is known when this is entered, if Redis answers."""
         await self._try()
-        task = asyncio.create_task(self._watch(every_s), name="fan-out pressure")
-        try:
-            yield self
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        async with in_background(self._watch(every_s), name="fan-out pressure"):
+            yield
 
     async def look(self) -> Standing:
         """Report, conclude, and obey. Raises Unavailable: then the level stays."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 
 from fanout_worker.flows.audit_deliveries import AuditDeliveries
+from foundation.background import in_background
 from foundation.telemetry.logging import logger
 
 EVERY_S = 0.5
@@ -18,15 +18,9 @@ class AuditRounds:
     def __init__(self, audit: AuditDeliveries) -> None:
         self._audit = audit
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[AuditRounds]:
+    def running(self) -> AbstractAsyncContextManager[None]:
         """Owns the task that looks."""
-        task = asyncio.create_task(self._rounds(), name="audit")
-        try:
-            yield self
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        return in_background(self._rounds(), name="audit")
 
     async def _rounds(self) -> None:
         while True:

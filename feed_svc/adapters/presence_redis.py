@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
+from foundation.background import in_background
 from foundation.model.clock import DAY_MS, Clock
 from foundation.redis.client import Command, RedisCluster
 from foundation.telemetry.metrics import ACTIVE_USERS
@@ -70,13 +71,10 @@ class RedisPresence:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """What waits is told every EVERY_S while this is open, and at the end."""
-        telling = asyncio.create_task(self._run(), name="presence")
         try:
-            yield
+            async with in_background(self._run(), name="presence"):
+                yield
         finally:
-            telling.cancel()
-            with suppress(asyncio.CancelledError):
-                await telling
             await self.tell()
 
     async def _run(self) -> None:

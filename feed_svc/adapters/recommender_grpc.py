@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager
 
 from feedmesh.rank.v1 import rank_service_pb2 as pb
 
+from foundation.background import in_background
 from foundation.errors import DomainError
 from foundation.rpc.unary import UnaryChannel
 
@@ -34,16 +34,9 @@ class GrpcRecommender:
             self._waiting[viewer_id] = None
             self._wished.set()
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    def running(self) -> AbstractAsyncContextManager[None]:
         """Wishes are told while this is open."""
-        telling = asyncio.create_task(self._tell())
-        try:
-            yield
-        finally:
-            telling.cancel()
-            with suppress(asyncio.CancelledError):
-                await telling
+        return in_background(self._tell(), name="recommender")
 
     async def _tell(self) -> None:
         while True:

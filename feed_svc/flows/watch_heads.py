@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 from feed_svc.model import HeadMark
 from feed_svc.ports import Heads
+from foundation.background import in_background
 from foundation.errors import Exhausted, Unavailable
 from foundation.model.clock import Randomness
 from foundation.telemetry.logging import logger
@@ -70,18 +71,16 @@ class HeadWatch:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Polls while the block lasts; at its end every watcher is woken to see `closing`."""
-        polling = asyncio.create_task(self._poll(), name="feed-heads")
-        try:
-            yield
-        finally:
-            self.closing = True
-            polling.cancel()
-            await asyncio.wait([polling])
-            for watcher in self.watchers:
-                watcher.moved.set()
-            if self.watchers:
-                # The ends of the streams are written before the server closes its connections.
-                await asyncio.sleep(LAST_WORDS_S)
+        async with in_background(self._poll(), name="feed-heads"):
+            try:
+                yield
+            finally:
+                self.closing = True
+                for watcher in self.watchers:
+                    watcher.moved.set()
+                if self.watchers:
+                    # The ends of the streams are written before the server closes its connections.
+                    await asyncio.sleep(LAST_WORDS_S)
 
     async def _poll(self) -> None:
         while True:

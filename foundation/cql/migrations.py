@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
 from importlib.resources import files
@@ -79,8 +80,20 @@ async def standings(address: CqlAddress, migrations: Sequence[Migration]) -> lis
         return await _standings(cql, migrations)
 
 
-async def require_schema(cql: Cql, migrations: Sequence[Migration], shown: str) -> None:
-    """Raises FailedPrecondition(SCHEMA_PENDING, SCHEMA_NEWER, SCHEMA_CHANGED) unless the keyspace fits this code."""
+@asynccontextmanager
+async def open_keyspace(url: str, package: str) -> AsyncIterator[Cql]:
+    """A session of the keyspace at *url*, which has the schema of *package*'s migrations.
+
+    Raises FailedPrecondition(SCHEMA_PENDING, SCHEMA_NEWER, SCHEMA_CHANGED) where it has another one, ValueError where
+    *url* is no address of a keyspace, and as open_cql.
+    """
+    address = CqlAddress.parse(url)
+    async with open_cql(address) as cql:
+        await _require_schema(cql, migrations_of(package), address.shown)
+        yield cql
+
+
+async def _require_schema(cql: Cql, migrations: Sequence[Migration], shown: str) -> None:
     try:
         found = await _standings(cql, migrations)
     except RuntimeError:
@@ -98,7 +111,7 @@ async def require_schema(cql: Cql, migrations: Sequence[Migration], shown: str) 
 async def migrate(address: CqlAddress, migrations: Sequence[Migration], clock: Clock, *, holder: str) -> list[str]:
     """Make the keyspace where it is missing and apply what is pending; names of what was applied.
 
-    Raises Unavailable(SCHEMA_LOCKED) when another process migrates for longer than LOCK_WAIT_S, and as require_schema
+    Raises Unavailable(SCHEMA_LOCKED) when another process migrates for longer than LOCK_WAIT_S, and as open_keyspace
     for a keyspace that is newer or was changed.
     """
     async with open_cql(address, keyspace=False) as cluster:
@@ -113,7 +126,7 @@ async def migrate(address: CqlAddress, migrations: Sequence[Migration], clock: C
         try:
             found = await _standings(cql, migrations)
             if any(standing in (Standing.CHANGED, Standing.UNKNOWN) for standing, _, _ in found):
-                await require_schema(cql, migrations, address.shown)
+                await _require_schema(cql, migrations, address.shown)
             pending = {number for standing, number, _ in found if standing is Standing.PENDING}
             for one in migrations:
                 if one.number in pending:

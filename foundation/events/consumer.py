@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, suppress
 
 from feedmesh.events.v1.envelope_pb2 import Envelope
 
+from foundation.background import in_background
 from foundation.errors import DeadlineExceeded, DomainError, Exhausted, NotFound, Unavailable
 from foundation.events.envelope import Undecodable, decode
 from foundation.events.port import DEAD_LETTERS, EventLog, Record
@@ -78,12 +79,8 @@ class Consumer:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Consumer]:
         """Owns a task of `run()`."""
-        task = asyncio.create_task(self.run(), name=f"consumer {self._group}")
-        try:
+        async with in_background(self.run(), name=f"consumer {self._group}"):
             yield self
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
     async def run(self) -> None:
         """Consume until cancelled; then the batch in hand may finish and commit, for at most 3 s."""

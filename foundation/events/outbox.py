@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from foundation.background import in_background
 from foundation.errors import DomainError
 from foundation.events.port import Event, EventLog
 from foundation.model.clock import Clock
@@ -96,18 +97,13 @@ class Publisher:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Publisher]:
         """Owns the publishing and the sweeping task; at the end publishes what is queued, for at most 3 s."""
-        publishing = asyncio.create_task(self._publish_forever(), name="publisher")
-        sweeping = asyncio.create_task(self._sweep_forever(), name="sweeper")
-        try:
-            yield self
-        finally:
-            sweeping.cancel()
+        async with in_background(self._publish_forever(), name="publisher"):
             try:
+                async with in_background(self._sweep_forever(), name="sweeper"):
+                    yield self
+            finally:
                 with suppress(TimeoutError):
                     await self.flush(timeout_s=STOP_WITHIN_S)
-            finally:
-                publishing.cancel()
-                await asyncio.gather(publishing, sweeping, return_exceptions=True)
 
     @contextmanager
     def writing(self, *snowflakes: int) -> Iterator[None]:

@@ -7,11 +7,12 @@ start, and what it learns is in memory.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 
 from feedmesh.events.v1.envelope_pb2 import Envelope
 
+from foundation.background import in_background
 from foundation.errors import DomainError
 from foundation.events.envelope import Undecodable, decode
 from foundation.events.port import EventLog, Record
@@ -46,15 +47,9 @@ class Tail:
         self._back_s = back_s
         self._caught_up = asyncio.Event()
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[Tail]:
+    def running(self) -> AbstractAsyncContextManager[None]:
         """Owns the task that reads."""
-        task = asyncio.create_task(self._run(), name=f"tail {self._group}")
-        try:
-            yield self
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        return in_background(self._run(), name=f"tail {self._group}")
 
     async def caught_up(self, *, timeout_s: float) -> bool:
         """Whether everything that was there at the start has been learned, waiting for it so long."""

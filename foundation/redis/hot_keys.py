@@ -14,6 +14,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from foundation.background import in_background
 from foundation.errors import DomainError
 from foundation.model.clock import Clock
 from foundation.redis.client import RedisCluster
@@ -85,12 +86,8 @@ class HotKeys:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[HotKeys]:
         """Owns a task that turns every WINDOW_S."""
-        task = asyncio.create_task(self._run(), name="hot keys")
-        try:
+        async with in_background(self._run(), name="hot keys"):
             yield self
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
     async def _run(self) -> None:
         while True:

@@ -8,11 +8,12 @@ answer degrades within its deadline, and `most` bounds what waits meanwhile.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from enum import IntEnum
 from statistics import median
 
+from foundation.background import in_background
 from foundation.model.clock import Clock
 
 LEAST = 20
@@ -113,8 +114,7 @@ class Admission:
         self._borders = {priority: -int(-int(self._limit) * share // 1) for priority, share in SHARES.items()}
 
 
-@asynccontextmanager
-async def probing_lag(clock: Clock, observe: Callable[[float], None]) -> AsyncIterator[None]:
+def probing_lag(clock: Clock, observe: Callable[[float], None]) -> AbstractAsyncContextManager[None]:
     """Tell *observe* fifty times a second how long something that became ready waited for its turn of the loop."""
 
     async def probe() -> None:
@@ -125,10 +125,4 @@ async def probing_lag(clock: Clock, observe: Callable[[float], None]) -> AsyncIt
             await asyncio.sleep(0)
             observe(clock.monotonic() - due)
 
-    task = asyncio.create_task(probe())
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+    return in_background(probe(), name="lag probe")

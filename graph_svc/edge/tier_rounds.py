@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 
+from foundation.background import in_background
 from foundation.errors import DomainError
 from foundation.telemetry.logging import logger
 from graph_svc.flows.cross_tiers import CrossTiers
@@ -18,15 +18,9 @@ class TierRounds:
         self._cross_tiers = cross_tiers
         self._every_s = every_s
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[TierRounds]:
+    def running(self) -> AbstractAsyncContextManager[None]:
         """Owns the task; a round that is cut off is begun again by the next process."""
-        task = asyncio.create_task(self._run(), name="tier rounds")
-        try:
-            yield self
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        return in_background(self._run(), name="tier rounds")
 
     async def _run(self) -> None:
         while True:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 
+from foundation.background import in_background
 from foundation.errors import DomainError
 from foundation.model.clock import Clock
 from foundation.telemetry.logging import logger
@@ -32,16 +33,9 @@ class RecommendSoon:
         self._wished.set()
         return True
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    def running(self) -> AbstractAsyncContextManager[None]:
         """Who waits is served while this is open."""
-        serving = asyncio.create_task(self._serve())
-        try:
-            yield
-        finally:
-            serving.cancel()
-            with suppress(asyncio.CancelledError):
-                await serving
+        return in_background(self._serve(), name="recommendations")
 
     async def _serve(self) -> None:
         while True:

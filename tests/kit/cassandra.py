@@ -14,8 +14,8 @@ from feedmesh_cli.engines.jars import class_paths
 from feedmesh_cli.engines.java import find_java
 from feedmesh_cli.ports import free_ports
 from foundation.cql.address import CqlAddress
-from foundation.cql.migrations import migrate, migrations_of
-from foundation.cql.session import Cql, open_cql
+from foundation.cql.migrations import migrate, migrations_of, open_keyspace
+from foundation.cql.session import Cql
 from foundation.model.clock import SystemClock
 from tests.kit.valkey import Valkeys
 
@@ -83,5 +83,5 @@ async def migrated(keyspaces: dict[str, str], package: str) -> AsyncIterator[Cql
         url = f"cassandra://{keyspaces['']}/test_{next(_numbers)}"
         await migrate(CqlAddress.parse(url), migrations_of(package), SystemClock(), holder="tests")
         keyspaces[package] = url
-    async with open_cql(CqlAddress.parse(keyspaces[package])) as cql:
+    async with open_keyspace(keyspaces[package], package) as cql:
         yield cql

@@ -163,6 +163,7 @@ async def test_a_load_that_waits_for_nothing_gives_up_and_says_for_what(
         with progress() as bar:
             with pytest.raises(CliError, match="post_svc: 2 events wait to be published"):
                 await drained(mesh, bar)
+            assert services.looked_at.count("outboxes") == 4, "at 75 s it is certain"
             services.waiting = NOTHING
             with pytest.raises(CliError, match="3 events wait to be delivered"):
                 await drained(mesh, bar)

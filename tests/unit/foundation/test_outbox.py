@@ -532,6 +532,19 @@ async def test_a_start_tells_which_slots_of_the_life_before_it_has_yet_to_publis
         assert second.publisher.unpublished() == NOTHING
 
 
+async def test_a_start_in_the_slot_of_the_life_before_it_tells_nothing_once_that_is_published(
+    tmp_path: Path, clock: HandClock
+) -> None:
+    async with live(tmp_path, clock) as first:
+        id_ = first.ids.next()
+        await first.write(id_)
+    clock.ms += 5
+    async with live(tmp_path, clock) as second:
+        await second.publisher.sweep()
+        assert await second.unmarked() == [slot_key(id_)], "it may take more rows"
+        assert second.publisher.unpublished() == NOTHING
+
+
 async def test_an_interruption_is_told_until_its_slots_are_listed(life: Life) -> None:
     life.publisher.take_over_again()
     assert life.publisher.unpublished().slots is None

@@ -6,6 +6,7 @@ so a page should cost the same whatever lies behind.
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,7 +19,9 @@ from feedmesh.feed.v1 import feed_pb2
 from feedmesh.feed.v1 import feed_service_pb2 as feed_pb
 
 from bench import reference_model
+from bench.edge_limit import Minute, require_seconds
 from bench.figures import Figure, figure
+from bench.loadgen import WARMUP_S, busiest
 from bench.stored_world import StoredWorld, store_graph, store_posts, stored_world
 from bench.testbed import GET_FEED, Tell, Testbed, start_mesh, stop_mesh, warm
 from feedmesh_cli.loading import progress
@@ -30,6 +33,8 @@ READERS = 200
 RUNS = 5
 """The median of so many counts."""
 IN_FLIGHT = 16
+MOST_PER_S = 5_000
+"""More pages than are answered in a second."""
 TIMES = 100
 COLD_AT_ONCE = 4
 """Feeds built at a time: what 2,000 followees wrote takes its time to read."""
@@ -56,13 +61,18 @@ SIZES = (
 
 
 async def bench_growth(seconds: float, tell: Tell) -> list[Figure]:
-    """CPU of a first page, a later page and LATEST in each world, and how it compares with the smallest."""
+    """CPU of a first page, a later page and LATEST in each world, and how it compares with the smallest.
+
+    Raises CliError when so few readers cannot send for so long: runs wait for each other, one that is too long cannot.
+    """
+    require_seconds(seconds, users=READERS, rate=MOST_PER_S)
     found: dict[str, dict[str, float]] = {}
     for size in SIZES:
         tell(f"{size.name}: {size.users} users, {size.follows} follows each, {size.posts_of_each} posts each")
         async with _testbed(size, tell) as bed:
+            minute = Minute()
             found[size.name] = {
-                page: median([await _cpu_us(bed, requests, seconds) for _ in range(RUNS)])
+                page: median([await _cpu_us(bed, requests, seconds, minute) for _ in range(RUNS)])
                 for page, requests in _pages(bed).items()
             }
     return [
@@ -81,11 +91,16 @@ def _pages(bed: Testbed) -> dict[str, Sequence[dict[str, str]]]:
     return {page: bed.requests([body.SerializeToString() for body in some]) for page, some in bodies.items()}
 
 
-async def _cpu_us(bed: Testbed, requests: Sequence[dict[str, str]], seconds: float) -> float:
+async def _cpu_us(bed: Testbed, requests: Sequence[dict[str, str]], seconds: float, minute: Minute) -> float:
     """Of our own processes and of Valkey; Envoy and the generator do the same in every world."""
+    clock = SystemClock()
+    await asyncio.sleep(minute.wait_s(clock.monotonic(), busiest(round(MOST_PER_S * (seconds + WARMUP_S)), READERS)))
     result = await bed.generate(GET_FEED, requests, mode="closed", in_flight=IN_FLIGHT, seconds=seconds)
+    minute.ended(clock.monotonic(), result["busiest"])
     if result["failed"] or result["rejected"]:
-        raise RuntimeError(f"{result['failed']} failed, {result['rejected']} rejected: nothing is measured")
+        raise RuntimeError(
+            f"{result['failed']} failed, {result['rejected']} were rejected by a service: nothing is measured"
+        )
     return float(result["cpu_us"]["services"] + result["cpu_us"]["valkey"])
 
 

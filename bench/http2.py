@@ -15,6 +15,7 @@ from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 
 from foundation.rpc import http2
 
+RESOURCE_EXHAUSTED = 8
 _REFILL = 2**29
 _NAME = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH).encode(b"grpc-status")
 _STATUS = bytes([0x80 | len(_NAME)]) + _NAME + b"\x01"
@@ -27,6 +28,14 @@ Done = Callable[[float, int, int], None]
 def header_block(path: str, authority: str, token: str) -> bytes:
     """The header block of a user's gRPC call."""
     return http2.call_block(path, authority) + http2.literal(b"authorization", f"Bearer {token}".encode())
+
+
+def edge_limit(refusal: bytes) -> int:
+    """Requests a minute that the edge allows a user, if it was the edge that refused; 0: a service did, or nobody."""
+    headers = dict(hpack.Decoder().decode(refusal, raw=True)) if refusal else {}
+    if headers.get(b"x-ratelimit-remaining") != b"0":
+        return 0
+    return int(headers[b"x-ratelimit-limit"].split(b",")[0])
 
 
 class Http2Connection(asyncio.Protocol):
@@ -44,6 +53,8 @@ class Http2Connection(asyncio.Protocol):
         self.lost = asyncio.Event()
         self.keep_first = False
         self.first_answer = b""
+        self.refusal = b""
+        """Header block of the last answer RESOURCE_EXHAUSTED."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
@@ -129,9 +140,14 @@ class Http2Connection(asyncio.Protocol):
             # A refusal carries what is left of the user's minute: no two blocks are alike, and decoding costs 100 µs.
             at = block.find(_STATUS) + len(_STATUS)
             if at >= len(_STATUS) and block[at : at + 1].isdigit():
-                return block[at] - 0x30
+                return self._noted(block[at] - 0x30, block)
             headers = dict(hpack.Decoder().decode(block, raw=True))
             known = int(headers.get(b"grpc-status", b"-1"))
             if len(self._statuses) < 10_000:
                 self._statuses[block] = known
-        return known
+        return self._noted(known, block)
+
+    def _noted(self, status: int, block: bytes) -> int:
+        if status == RESOURCE_EXHAUSTED:
+            self.refusal = block
+        return status

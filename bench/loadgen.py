@@ -19,13 +19,18 @@ from typing import Any
 import numpy as np
 import uvloop
 
-from bench.http2 import Http2Connection, header_block
+from bench.http2 import RESOURCE_EXHAUSTED, Http2Connection, edge_limit, header_block
 from foundation.rpc.http2 import grpc_body
 
-RESOURCE_EXHAUSTED = 8
+ZIPF = 0.8
+"""Exponent of who sends how much."""
+SEED = 1
 SHARE_CAP = 0.002
 """No user sends more than this share of all requests: the edge allows each 1,000 a minute."""
 DRAIN_S = 5.0
+WARMUP_S = 1.0
+SEQUENCE = 100_003
+"""After so many requests users take turns in the same order again."""
 TURN_S = 0.002
 """Open loop: requests that are due within it leave together, late by as much at most, which counts as their latency."""
 
@@ -52,6 +57,19 @@ def user_sequence(users: int, count: int, exponent: float, seed: int) -> list[in
     return chosen
 
 
+def busiest(requests: int, users: int) -> int:
+    """How many of so many requests the most active of *users* sends, unless a plan says otherwise."""
+    return _busiest(user_sequence(users, SEQUENCE, ZIPF, SEED), 0, requests)
+
+
+def _busiest(sequence: list[int], first: int, last: int) -> int:
+    """Of the requests from *first* to before *last*, *sequence* over and over."""
+    rounds, rest = divmod(last - first, len(sequence))
+    counts = np.bincount(sequence) * rounds
+    some = np.bincount(np.roll(sequence, -first)[:rest], minlength=len(counts))
+    return int((counts + some).max())
+
+
 class Generator:
     """Sends the requests of one plan."""
 
@@ -66,7 +84,7 @@ class Generator:
             )
             for request in plan["requests"]
         ]
-        self._sequence = user_sequence(len(self._requests), 100_003, plan.get("zipf", 0.8), plan.get("seed", 1))
+        self._sequence = user_sequence(len(self._requests), SEQUENCE, plan.get("zipf", ZIPF), plan.get("seed", SEED))
         self._sent = plan.get("skip", 0)
         self._connections: list[Http2Connection] = []
         self._outcome = Outcome()
@@ -123,7 +141,7 @@ class Generator:
         self._more = True
         for _ in range(self._plan["in_flight"]):
             self._next(self._loop.time())
-        await asyncio.sleep(self._plan.get("warmup_s", 1.0))
+        await asyncio.sleep(self._plan.get("warmup_s", WARMUP_S))
         self._start_measuring()
         await asyncio.sleep(self._plan["seconds"])
         self._stop_measuring()
@@ -133,7 +151,7 @@ class Generator:
 
     async def _open(self) -> None:
         gap = 1.0 / self._plan["rate"]
-        warmup = self._plan.get("warmup_s", 1.0)
+        warmup = self._plan.get("warmup_s", WARMUP_S)
         begin = self._loop.time() + 0.01
         due = begin
         turn = begin + warmup + self._plan["seconds"]
@@ -170,6 +188,7 @@ class Generator:
             "answered": answered,
             "failed": outcome.failed,
             "rejected": outcome.rejected,
+            "edge_limit": max(edge_limit(connection.refusal) for connection in self._connections),
             "seconds": seconds,
             "p50_ms": float(np.percentile(latencies, 50)),
             "p99_ms": float(np.percentile(latencies, 99)),
@@ -177,6 +196,7 @@ class Generator:
             "answer_bytes": outcome.answer_bytes / max(1, answered),
             "generator_us": (self._cpu_ended - self._cpu_began) * 1e6 / max(1, answered),
             "sent": self._sent,
+            "busiest": _busiest(self._sequence, self._plan.get("skip", 0), self._sent),
             "by_second": self._by_second() if self._plan.get("by_second") else [],
         }
 

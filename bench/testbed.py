@@ -24,6 +24,7 @@ from feedmesh.graph.v1.graph_internal_service_pb2_grpc import GraphInternalServi
 from grpc import aio
 
 from bench import reference_model
+from bench.edge_limit import require_none_refused
 from feedmesh_cli.children import start_child
 from feedmesh_cli.loading import drained, load, progress
 from feedmesh_cli.mesh_file import Mesh, load_mesh
@@ -74,7 +75,10 @@ class Testbed:
         ]
 
     async def generate(self, path: str, requests: Sequence[dict[str, str]], **plan: Any) -> dict[str, Any]:
-        """Run the generator; its result, with the CPU µs per request of each process of the mesh."""
+        """Run the generator; its result, with the CPU µs per request of each process of the mesh.
+
+        Raises CliError when a closed loop meets the edge's limit: it sends the more, the faster it is refused.
+        """
         whole = {"address": self.mesh.edge_address, "path": path, "requests": list(requests), **plan}
         before = self._cpu()
         process = await asyncio.create_subprocess_exec(
@@ -85,6 +89,8 @@ class Testbed:
             output, _ = await process.communicate(json.dumps(whole).encode())
         after = self._cpu()
         result: dict[str, Any] = json.loads(output)
+        if plan["mode"] == "closed":
+            require_none_refused(result)
         result["cpu_us"] = {name: (after[name] - before[name]) * 1e6 / max(1, result["sent"]) for name in before}
         return result
 

@@ -169,7 +169,7 @@ def status(data: Data = None, json: Json = False) -> None:
     from dataclasses import asdict
 
     from feedmesh_cli.mesh_file import running_mesh
-    from feedmesh_cli.mesh_status import inspect_mesh
+    from feedmesh_cli.mesh_status import as_text, inspect_mesh
 
     found = asyncio.run(inspect_mesh(running_mesh(data)))
     lines = [f"{'healthy' if found.healthy else 'UNHEALTHY'}   {found.edge}   data: {found.data}"]
@@ -177,6 +177,7 @@ def status(data: Data = None, json: Json = False) -> None:
         f"  {name:<13} {'up  ' if runs else 'DOWN'} {found.memory_mb.get(name, 0):>6} MB"
         for name, runs in found.processes.items()
     ]
+    lines += [f"  {service:<16} {as_text(told)}" for service, told in found.unpublished.items()]
     lines += [f"  {group:<16} {lag} events behind" for group, lag in found.lag.items()]
     lines += [f"  {found.problem}"] if found.problem else []
     _emit(asdict(found), "\n".join(lines), json=json)

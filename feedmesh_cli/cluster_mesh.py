@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import fanout_worker.settings
 import feed_svc.settings
@@ -20,7 +20,7 @@ import graph_svc.settings
 import post_svc.settings
 import rank_svc.settings
 from feedmesh_cli.children import Child, start_child
-from feedmesh_cli.consumer_groups import CONSUMER_GROUPS
+from feedmesh_cli.consumer_groups import OUTBOXES
 from feedmesh_cli.embedded_config import SERVICES
 from feedmesh_cli.engines.addresses import KEYSPACES, EngineAddresses
 from feedmesh_cli.engines.cassandra import CassandraServer
@@ -35,14 +35,16 @@ from feedmesh_cli.mesh_file import Mesh, ProcessId
 from feedmesh_cli.migrating import migrate_all
 from feedmesh_cli.ports import ClusterPorts, free_ports
 from feedmesh_cli.starting import Keys, Program, Starting, keys_of, status_answers, until_ready
+from feedmesh_cli.status_page import status_page
 from feedmesh_cli.valkey import ValkeyServer
-from foundation.errors import DomainError, Unavailable
+from foundation.errors import DomainError
+from foundation.events.unpublished import Unpublished
 from foundation.runtime.mesh import MeshSettings
 from foundation.runtime.pages import serving_pages
 from foundation.runtime.settings import changed, to_environment
 
-if TYPE_CHECKING:
-    from foundation.events.port import EventLog
+TELLS_WITHIN_S = 1.0
+"""How long a service may take to say how much of its own waits to be published."""
 
 
 async def start_cluster(starting: Starting) -> Mesh:
@@ -240,18 +242,17 @@ async def _serve_status(
     addresses: Mapping[str, str],
     pages: Mapping[str, str],
 ) -> None:
-    """The supervisor's page: what the groups are behind, and the metrics of all services."""
+    """The supervisor's page: what waits to be published, what the groups are behind, the metrics of all services."""
     from foundation.runtime.resources import open_log
 
     log = await starting.stack.enter_async_context(open_log(MeshSettings(log_url=engines.kafka)))
 
+    async def waiting() -> Mapping[str, Unpublished | None]:
+        told = await asyncio.gather(*(_unpublished_of(service, pages[service]) for service in OUTBOXES))
+        return dict(zip(OUTBOXES, told, strict=True))
+
     async def status() -> tuple[str, bytes]:
-        page: dict[str, Any] = {"services": dict(addresses)}
-        try:
-            page["lag"] = await lag_of(log)
-        except Unavailable as failure:
-            page["unavailable"] = f"the event log: {failure.metadata.get('cause', failure.reason)}"
-        return "application/json", json.dumps(page).encode()
+        return await status_page(addresses, waiting, log)
 
     async def metrics() -> tuple[str, bytes]:
         return "text/plain; version=0.0.4", await _metrics_of(pages)
@@ -259,9 +260,13 @@ async def _serve_status(
     await starting.stack.enter_async_context(serving_pages(ports.status, {"/status": status, "/metrics": metrics}))
 
 
-async def lag_of(log: EventLog) -> dict[str, int]:
-    """Group to records it has not finished, upstream groups first."""
-    return {group: await log.lag(group, topics) for group, topics in CONSUMER_GROUPS.items()}
+async def _unpublished_of(service: str, page: str) -> Unpublished | None:
+    """What *service* says on its *page*; None where it does not answer."""
+    try:
+        _, body = await get(page, "/status", timeout_s=TELLS_WITHIN_S)
+        return Unpublished(**json.loads(body)["unpublished"][service])
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 async def _metrics_of(pages: Mapping[str, str]) -> bytes:

@@ -1,4 +1,4 @@
-"""The consumer groups of a mesh: what `status` and `seed` look at to see whether everything was delivered."""
+"""Outboxes and consumer groups of a mesh: what `status` and `seed` look at to see whether everything was delivered."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from foundation.events.port import (
     RETRY_5S,
     RETRY_10M,
 )
+
+OUTBOXES = ("graph_svc", "post_svc")
+"""Services that publish what they wrote."""
 
 CONSUMER_GROUPS: Mapping[str, Sequence[str]] = {
     "graph.followers": (GRAPH_BY_FOLLOWEE,),

@@ -1,13 +1,13 @@
 """The one Python process that holds every service of the embedded mesh: `python -m feedmesh_cli.embedded`.
 
 It reads its configuration as one JSON line from stdin, so that no key is in a file or on a command line, and ends when
-stdin does: whoever started it has gone. GET /status tells readiness and lag, GET /metrics the metrics of all services.
+stdin does: whoever started it has gone. GET /status tells readiness, what waits to be published and the lag, GET
+/metrics the metrics of all services.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -27,8 +27,9 @@ import post_svc.composition
 import post_svc.settings
 import rank_svc.composition
 import rank_svc.settings
-from feedmesh_cli.consumer_groups import CONSUMER_GROUPS
 from feedmesh_cli.embedded_config import EmbeddedConfig
+from feedmesh_cli.status_page import status_page
+from foundation.events.unpublished import Unpublished, unpublished
 from foundation.rpc.server import Server
 from foundation.runtime.garbage import settle
 from foundation.runtime.mesh import MeshSettings
@@ -109,10 +110,11 @@ async def all_services(config: EmbeddedConfig) -> AsyncIterator[Mapping[str, Ser
         log = await stack.enter_async_context(open_log(base))
         servers = {name: await stack.enter_async_context(service) for name, service in starting.items()}
 
+        async def waiting() -> Mapping[str, Unpublished]:
+            return unpublished()
+
         async def status() -> tuple[str, bytes]:
-            lag = {group: await log.lag(group, topics) for group, topics in CONSUMER_GROUPS.items()}
-            page = {"services": {name: server.address for name, server in servers.items()}, "lag": lag}
-            return "application/json", json.dumps(page).encode()
+            return await status_page({name: server.address for name, server in servers.items()}, waiting, log)
 
         pages = {"/status": status, "/metrics": metrics_page}
         await stack.enter_async_context(serving_pages(config.status_port, pages))

@@ -16,7 +16,7 @@ from feedmesh.post.v1 import post_internal_service_pb2_grpc as post_rpc
 
 from feedmesh_cli.failures import CliError, ExitCode
 from feedmesh_cli.mesh_file import Mesh
-from feedmesh_cli.mesh_status import read_status
+from feedmesh_cli.mesh_status import ServicesStatus, as_text, read_status
 from feedmesh_cli.world import MadeUpPost
 from foundation.model.clock import SystemClock
 from foundation.rpc.channels import internal_channel
@@ -32,7 +32,7 @@ FOLLOWS_PER_CALL = 5_000
 POSTS_PER_CALL = 1_000
 CALL_TIMEOUT_S = 60.0
 DRAIN_STALL_S = 60.0
-"""How long the consumers may make no progress before waiting for them is given up."""
+"""How long nothing may be published or handled before waiting for it is given up; sweepers need up to 45 s."""
 
 
 @dataclass(frozen=True)
@@ -85,24 +85,43 @@ async def load(mesh: Mesh, usernames: Sequence[str], follows: NDArray[np.int64],
 
 
 async def drained(mesh: Mesh, bar: Progress) -> None:
-    """Waits until no consumer group has lag. Raises CliError when one makes no progress for DRAIN_STALL_S."""
+    """Waits until all is published and no consumer group has lag.
+
+    Raises CliError when nothing is published or handled for DRAIN_STALL_S.
+    """
     clock = SystemClock()
-    least, since = sys.maxsize, clock.monotonic()
+    least, since = (sys.maxsize, sys.maxsize), clock.monotonic()
     most = 0
-    while lag := sum((await read_status(mesh)).lag.values()):
-        most = max(most, lag)
-        bar.show("deliveries", done=most - lag, total=most)
-        if lag < least:
-            least, since = lag, clock.monotonic()
+    while not (found := await read_status(mesh)).settled:
+        # What is published becomes lag, and more of it than waited: a sweeper publishes whole slots again.
+        left = (found.to_publish, sum(found.lag.values()))
+        most = max(most, sum(left))
+        bar.show("deliveries", done=most - sum(left), total=most)
+        if left < least:
+            least, since = left, clock.monotonic()
         elif clock.monotonic() - since > DRAIN_STALL_S:
-            raise CliError(
-                f"{lag} events wait to be delivered and none was for {DRAIN_STALL_S:.0f} s",
-                where=f"consumers of {mesh.data}",
-                cause="a consumer fails over and over; its reason is in the log",
-                next_step=f"tail {mesh.directory / 'logs/services.log'}",
-                code=ExitCode.UNHEALTHY,
-            )
+            raise _stalled(mesh, found)
         await asyncio.sleep(0.05)
+
+
+def _stalled(mesh: Mesh, found: ServicesStatus) -> CliError:
+    log = mesh.directory / "logs/services.log"
+    if found.to_publish:
+        waits = "; ".join(f"{service}: {as_text(told)}" for service, told in found.unpublished.items())
+        return CliError(
+            f"{waits}; none was for {DRAIN_STALL_S:.0f} s",
+            where=f"outboxes of {mesh.data}",
+            cause="the event log takes nothing; its reason is in the services' log",
+            next_step=f"tail {log}",
+            code=ExitCode.UNHEALTHY,
+        )
+    return CliError(
+        f"{sum(found.lag.values())} events wait to be delivered and none was for {DRAIN_STALL_S:.0f} s",
+        where=f"consumers of {mesh.data}",
+        cause="a consumer fails over and over; its reason is in the log",
+        next_step=f"tail {log}",
+        code=ExitCode.UNHEALTHY,
+    )
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -9,33 +9,62 @@ from dataclasses import dataclass, field
 from feedmesh_cli.failures import CliError, ExitCode
 from feedmesh_cli.loopback_http import get
 from feedmesh_cli.mesh_file import Mesh
+from foundation.events.unpublished import Unpublished
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServicesStatus:
     """What the process of the services says on /status."""
 
+    unpublished: Mapping[str, Unpublished | None] = field(default_factory=dict)
+    """Service to what it has acknowledged and the log has not confirmed; None where it does not tell."""
     lag: Mapping[str, int] = field(default_factory=dict)
     """Consumer group to events it has not finished, upstream groups first."""
     services: Mapping[str, str] = field(default_factory=dict)
     """Service to the address it serves on."""
+    unavailable: str = ""
+    """Why there is no lag; empty where there is."""
+
+    @property
+    def to_publish(self) -> int:
+        """How much is to be published: each event counts, each slot of uncounted ones, and who does not tell as one."""
+        return sum(
+            told.events + (1 if told.slots is None else told.slots) if told is not None else 1
+            for told in self.unpublished.values()
+        )
+
+    @property
+    def settled(self) -> bool:
+        """Whether all that was acknowledged before the page was asked for has been published and handled."""
+        return not (self.to_publish or self.unavailable or any(self.lag.values()))
 
 
 async def read_status(mesh: Mesh) -> ServicesStatus:
-    """The services' own page. Raises CliError (exit 3) when it does not answer."""
+    """The services' own page, lag and all. Raises CliError (exit 3) when it does not answer or cannot tell the lag."""
+    found = await read_page(mesh)
+    if found.unavailable:
+        raise CliError(
+            f"the mesh cannot tell how far it is behind: {found.unavailable}",
+            where=f"{mesh.status}/status",
+            cause="that part has ended, or is just coming back",
+            next_step="feedmesh status",
+            code=ExitCode.UNHEALTHY,
+        )
+    return found
+
+
+async def read_page(mesh: Mesh) -> ServicesStatus:
+    """What the services' own page tells, be it without the lag. Raises CliError (exit 3) when it does not answer."""
     address = mesh.status.split("://", 1)[1]
     try:
         _, body = await get(address, "/status", timeout_s=5.0)
         page = json.loads(body)
-        if "unavailable" in page:
-            raise CliError(
-                f"the mesh cannot tell how far it is behind: {page['unavailable']}",
-                where=f"{mesh.status}/status",
-                cause="that part has ended, or is just coming back",
-                next_step="feedmesh status",
-                code=ExitCode.UNHEALTHY,
-            )
-        return ServicesStatus(lag=page["lag"], services=page["services"])
+        return ServicesStatus(
+            unpublished={service: told and Unpublished(**told) for service, told in page["unpublished"].items()},
+            lag=page.get("lag", {}),
+            services=page["services"],
+            unavailable=page.get("unavailable", ""),
+        )
     except (OSError, ValueError, KeyError) as fault:
         raise CliError(
             "the services do not answer",
@@ -66,6 +95,8 @@ class MeshStatus:
     """Part to whether it runs."""
     memory_mb: Mapping[str, int]
     """Part to its resident memory; none for one that does not run."""
+    unpublished: Mapping[str, Unpublished | None]
+    """Service to what it has acknowledged and the log has not confirmed; None where it does not tell."""
     lag: Mapping[str, int]
     problem: str
     """What is wrong beside processes that do not run; empty where nothing is."""
@@ -77,7 +108,9 @@ async def inspect_mesh(mesh: Mesh) -> MeshStatus:
     memory_mb = {name: process.memory_mb() for name, process in mesh.processes.items() if processes[name]}
     problem = ""
     try:
-        services = await read_status(mesh)
+        services = await read_page(mesh)
+        if services.unavailable:
+            problem = f"the mesh cannot tell how far it is behind: {services.unavailable}"
     except CliError as failure:
         services = ServicesStatus()
         problem = failure.what
@@ -89,6 +122,17 @@ async def inspect_mesh(mesh: Mesh) -> MeshStatus:
         data=mesh.data,
         processes=processes,
         memory_mb=memory_mb,
+        unpublished=services.unpublished,
         lag=services.lag,
         problem=problem,
     )
+
+
+def as_text(told: Unpublished | None) -> str:
+    """What a service has yet to publish, for people."""
+    if told is None:
+        return "does not tell how many events wait to be published"
+    text = f"{told.events} events wait to be published"
+    if told.slots is None:
+        return f"{text}, and those of the process before it, not looked for yet"
+    return f"{text}, and what {told.slots} sweep slots may hold beside them" if told.slots else text

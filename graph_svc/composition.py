@@ -57,7 +57,9 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
         store = await stack.enter_async_context(open_store(settings.database_url, mesh.claim("graph_svc"), clock))
         users, edges = store.users, store.edges
         ids = store.lease.ids
-        publisher = Publisher(log, store.outbox, clock, worker=ids.node, sweep_every_s=mesh.sweep_every_s)
+        publisher = Publisher(
+            log, store.outbox, clock, service="graph_svc", worker=ids.node, sweep_every_s=mesh.sweep_every_s
+        )
         store.lease.when_interrupted = publisher.take_over_again
         read_models = ReadModelRecords(store.record_rows, redis)
         stack.push_async_callback(read_models.close)

@@ -49,7 +49,9 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
         store = await stack.enter_async_context(open_store(settings.database_url, mesh.claim("post_svc"), clock))
         posts, ids = store.posts, store.lease.ids
         graph = await stack.enter_async_context(internal_channel(mesh.graph_svc, mesh.internal_key))
-        publisher = Publisher(log, store.outbox, clock, worker=ids.node, sweep_every_s=mesh.sweep_every_s)
+        publisher = Publisher(
+            log, store.outbox, clock, service="post_svc", worker=ids.node, sweep_every_s=mesh.sweep_every_s
+        )
         store.lease.when_interrupted = publisher.take_over_again
         cards = RedisCards(redis)
         people = ReadThroughPeople(redis, graph)

@@ -36,6 +36,20 @@ class Mutant:
 
 MUTANTS = (
     Mutant(
+        "events that the log did not take are not told to wait",
+        "foundation/events/outbox.py",
+        "            slot.left += left\n",
+        "",
+        "tests/unit/foundation/test_outbox.py::test_what_the_log_did_not_take_is_told_until_it_is_swept",
+    ),
+    Mutant(
+        "the log is asked before the outboxes that feed it",
+        "feedmesh_cli/status_page.py",
+        "    waiting = await unpublished()\n",
+        "    await lag_of(log)\n    waiting = await unpublished()\n",
+        "tests/unit/feedmesh_cli/test_status_page.py::test_outboxes_are_looked_at_before_the_log_that_they_feed",
+    ),
+    Mutant(
         "a jar of any content is taken",
         "feedmesh_cli/engines/jars.py",
         "    if found != jar.sha256:\n",

@@ -11,14 +11,17 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from math import nan
 from typing import Protocol
 
 from foundation.background import in_background
 from foundation.errors import DomainError
 from foundation.events.port import Event, EventLog
+from foundation.events.unpublished import Unpublished, telling, unpublished
 from foundation.model.clock import Clock
 from foundation.model.ids import slot_at, slot_of, worker_of
 from foundation.telemetry.logging import logger
+from foundation.telemetry.metrics import OUTBOX_EVENTS, OUTBOX_SLOTS
 
 MAX_QUEUED = 50_000
 """Rows whose events wait for the log; more are left to the sweeper."""
@@ -75,19 +78,31 @@ class _Slot:
     """Writes begun and not ended."""
     unpublished: set[int] = field(default_factory=set)
     """Ids whose write began and whose events are not in the log yet."""
+    left: int = 0
+    """Events that were taken on and that the log did not take."""
+    doubts: int = 0
+    """How often something happened after which it may hold events that this process does not know of."""
 
 
 class Publisher:
     """Publishes the events of one worker of one service. Its tasks live in `async with publisher.running()`."""
 
-    def __init__(self, log: EventLog, outbox: Outbox, clock: Clock, *, worker: int, sweep_every_s: float = 5.0) -> None:
-        """*worker* is what worker_of says of the ids that this process mints; nobody else mints such ids."""
+    def __init__(
+        self, log: EventLog, outbox: Outbox, clock: Clock, *, service: str, worker: int, sweep_every_s: float = 5.0
+    ) -> None:
+        """*worker* is what worker_of says of the ids that this process mints; nobody else mints such ids.
+
+        *service* is under which name it is told how much waits.
+        """
         self._log = log
         self._outbox = outbox
         self._clock = clock
+        self._service = service
         self._worker = worker
         self._sweep_every_s = sweep_every_s
         self._queue: asyncio.Queue[tuple[int, Sequence[Event]]] = asyncio.Queue(MAX_QUEUED)
+        self._taken_on = 0
+        """Events that are in the queue or being appended."""
         self._first_slot = slot_at(clock.now_ms())
         self._slots: dict[SlotKey, _Slot] = {}
         self._took_over = False
@@ -97,13 +112,23 @@ class Publisher:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Publisher]:
         """Owns the publishing and the sweeping task; at the end publishes what is queued, for at most 3 s."""
+        _measure(self._service)
         async with in_background(self._publish_forever(), name="publisher"):
             try:
-                async with in_background(self._sweep_forever(), name="sweeper"):
-                    yield self
+                with telling(self._service, self.unpublished):
+                    async with in_background(self._sweep_forever(), name="sweeper"):
+                        yield self
             finally:
                 with suppress(TimeoutError):
                     await self.flush(timeout_s=STOP_WITHIN_S)
+
+    def unpublished(self) -> Unpublished:
+        """What it has yet to bring into the log. Costs a look at every slot of the last half minute."""
+        states = self._slots.values()
+        return Unpublished(
+            events=self._taken_on + sum(slot.left for slot in states),
+            slots=sum(slot.doubts > 0 for slot in states) if self._took_over else None,
+        )
 
     @contextmanager
     def writing(self, *snowflakes: int) -> Iterator[None]:
@@ -121,6 +146,7 @@ class Publisher:
         except BaseException:
             for slot in slots:
                 slot.dirty = True
+                slot.doubts += 1
             raise
         finally:
             for slot in slots:
@@ -129,12 +155,13 @@ class Publisher:
     def publish(self, snowflake: int, events: Sequence[Event]) -> None:
         """After the write: append *events*, if any, soon. Never blocks and never fails: the rest is swept."""
         if not events:
-            self._settle(snowflake, appended=True)
+            self._settle(snowflake, left=0)
             return
         try:
             self._queue.put_nowait((snowflake, events))
+            self._taken_on += len(events)
         except asyncio.QueueFull:
-            self._settle(snowflake, appended=False)
+            self._settle(snowflake, left=len(events))
 
     async def flush(self, *, timeout_s: float = 10.0) -> None:
         """Wait until everything queued was appended or left to the sweeper. Raises TimeoutError."""
@@ -162,7 +189,7 @@ class Publisher:
         listed = await self._outbox.unmarked(before_slot=_EVERY_SLOT, limit=MAX_SLOTS_LEFT_BEHIND)
         ours = [key for key in listed if key.worker == self._worker]
         for key in ours:
-            self._slots.setdefault(key, _Slot(dirty=True)).dirty = True
+            self._doubt(key)
         # From here on a slot without a state has no rows of before, unless there were too many to list, or somebody
         # else may have written since.
         self._took_over = len(listed) < MAX_SLOTS_LEFT_BEHIND and interruptions == self._interruptions
@@ -178,6 +205,9 @@ class Publisher:
         listed = await self._outbox.unmarked(before_slot=before_slot, limit=MAX_SLOTS_PER_SWEEP)
         settled = [key for key in listed if (slot := self._slots.get(key)) is None or not slot.writing]
         doubtful = [key for key in settled if not self._is_all_published(key)]
+        for key in doubtful:
+            if key.worker != self._worker and key not in self._slots:
+                self._doubt(key)
         await self._publish_again(doubtful)
         await self._outbox.mark(settled)
         # Slots that are not listed hold nothing; but the list may have been cut.
@@ -190,6 +220,8 @@ class Publisher:
         return slot is not None and not slot.dirty and not slot.unpublished
 
     async def _publish_again(self, keys: Sequence[SlotKey]) -> None:
+        # What is left while they are read may come too late to be read with them.
+        known = [(slot, slot.left, slot.doubts) for key in keys if (slot := self._slots.get(key)) is not None]
         batch: list[Event] = []
         for key in keys:
             batch.extend(await self._outbox.events(key))
@@ -197,6 +229,14 @@ class Publisher:
                 await self._log.append(batch[:MAX_BATCH])
                 del batch[:MAX_BATCH]
         await self._log.append(batch)
+        for slot, left, doubts in known:
+            slot.left -= left
+            slot.doubts -= doubts
+
+    def _doubt(self, key: SlotKey) -> None:
+        slot = self._slots.setdefault(key, _Slot(dirty=True))
+        slot.dirty = True
+        slot.doubts += 1
 
     def _forget(self, keys: Sequence[SlotKey]) -> None:
         for key in keys:
@@ -211,11 +251,12 @@ class Publisher:
             slot = self._slots[key] = _Slot(dirty=not known)
         return slot
 
-    def _settle(self, snowflake: int, *, appended: bool) -> None:
+    def _settle(self, snowflake: int, *, left: int) -> None:
         slot = self._slots.get(slot_key(snowflake))
         if slot is not None:
             slot.unpublished.discard(snowflake)
-            slot.dirty |= not appended
+            slot.dirty |= left > 0
+            slot.left += left
 
     async def _publish_forever(self) -> None:
         loop = asyncio.get_running_loop()
@@ -227,16 +268,18 @@ class Publisher:
             while len(batch) < MAX_BATCH and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
             appended = False
+            all_events = [event for _, events in batch for event in events]
             try:
-                await self._log.append([event for _, events in batch for event in events])
+                await self._log.append(all_events)
                 appended = True
             except DomainError as failure:
                 logger.warning("events_left_to_the_sweeper", reason=failure.reason, rows=len(batch))
             except Exception:  # noqa: BLE001 - the task outlives every defect; the rows are safe
                 logger.exception("events_left_to_the_sweeper", rows=len(batch))
             finally:
-                for snowflake, _ in batch:
-                    self._settle(snowflake, appended=appended)
+                self._taken_on -= len(all_events)
+                for snowflake, events in batch:
+                    self._settle(snowflake, left=0 if appended else len(events))
                     self._queue.task_done()
 
     async def _sweep_forever(self) -> None:
@@ -250,3 +293,18 @@ class Publisher:
             except Exception:  # noqa: BLE001 - the task outlives every defect
                 logger.exception("sweep_failed")
             await asyncio.sleep(self._sweep_every_s)
+
+
+def _measure(service: str) -> None:
+    """The gauges of *service* ask its outboxes when somebody reads them; NaN where nothing is known."""
+
+    def events() -> float:
+        told = unpublished().get(service)
+        return nan if told is None else told.events
+
+    def slots() -> float:
+        told = unpublished().get(service)
+        return nan if told is None or told.slots is None else told.slots
+
+    OUTBOX_EVENTS.labels(service).set_function(events)
+    OUTBOX_SLOTS.labels(service).set_function(slots)

@@ -8,11 +8,13 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import asdict
 from typing import Protocol, TypeVar
 
 import uvloop
 
 from foundation.errors import DomainError
+from foundation.events.unpublished import unpublished
 from foundation.rpc.server import Server
 from foundation.runtime.garbage import settle
 from foundation.runtime.mesh import MeshSettings
@@ -65,7 +67,8 @@ async def _serve(compose: Callable[[S], AbstractAsyncContextManager[Server]], se
 
 def _pages(server: Server) -> Mapping[str, Page]:
     async def status() -> tuple[str, bytes]:
-        return "application/json", json.dumps({"address": server.address}).encode()
+        waiting = {service: asdict(told) for service, told in unpublished().items()}
+        return "application/json", json.dumps({"address": server.address, "unpublished": waiting}).encode()
 
     return {"/status": status, "/metrics": metrics_page}
 

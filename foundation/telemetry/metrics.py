@@ -40,6 +40,16 @@ FEED_WATCHERS = Gauge(
     "feedmesh_feed_watchers",
     "Open streams of WatchFeed; operators add processes as it nears max_watchers times the number of processes.",
 )
+OUTBOX_EVENTS = Gauge(
+    "feedmesh_outbox_events",
+    "Acknowledged events that are not known to be in the log; operators look at the log when it does not fall to 0.",
+    ["outbox"],
+)
+OUTBOX_SLOTS = Gauge(
+    "feedmesh_outbox_slots",
+    "Sweep slots that may hold acknowledged events nobody counted, NaN while they are not listed; as the events.",
+    ["outbox"],
+)
 RECORDS_IGNORED = Counter(
     "feedmesh_records_ignored_total",
     "Records that decode but make no sense and were left out; whoever owns the topic's writer acts on any.",

@@ -122,20 +122,13 @@ class Client:
         return dict(await asyncio.gather(*map(one, user_ids)))
 
     async def settled(self, *, timeout_s: float = 60) -> None:
-        """Wait until every consumer has caught up."""
-        from feedmesh_cli.mesh_status import read_status
-
-        async def nothing_waits() -> bool:
-            try:
-                return not any((await read_status(self.mesh)).lag.values())
-            except CliError:  # the log is just coming back
-                return False
+        """Wait until all that was acknowledged is published and every consumer has caught up."""
+        from feedmesh_cli.mesh_status import read_page
 
         async def caught_up() -> bool:
-            if not await nothing_waits():
+            try:
+                return (await read_page(self.mesh)).settled
+            except CliError:  # the services are just coming back
                 return False
-            # What was acknowledged a moment ago may be on its way into the log: looked at once, it is missed.
-            await asyncio.sleep(0.05)
-            return await nothing_waits()
 
         await eventually(caught_up, timeout_s=timeout_s)

@@ -15,9 +15,12 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
+from bench.edge_limit import require_none_refused
+from bench.loadgen import Generator
 from feed_svc.settings import Settings as FeedSettings
 from feedmesh_cli.children import start_child, tail
 from feedmesh_cli.edge import EdgeSettings, bootstrap, envoy_binary, envoy_command, write_edge_config
+from feedmesh_cli.failures import CliError
 from feedmesh_cli.mesh_status import edge_ready
 from feedmesh_cli.ports import MeshPorts, choose_ports
 from foundation.model.clock import SystemClock
@@ -302,3 +305,19 @@ async def test_grpc_web_works_from_a_browser_page_on_this_machine(edge: Edge) ->
 
 def test_our_envoy_folder_does_not_hide_the_wheel_of_the_same_name() -> None:
     assert envoy_binary().is_file()
+
+
+async def test_a_benchmark_that_meets_the_limit_of_a_user_says_so(edge: Edge) -> None:
+    plan = {
+        "address": edge.address,
+        "path": "/feedmesh.feed.v1.FeedService/GetFeed",
+        "requests": [{"token": edge.other_token, "body": ""}],
+        "mode": "closed",
+        "in_flight": 4,
+        "warmup_s": 0.2,
+        "seconds": 1.0,
+    }
+    result = await Generator(plan).run()
+    assert result["busiest"] == result["sent"] > 20
+    with pytest.raises(CliError, match="refused by the edge's limit of 20 a minute per user"):
+        require_none_refused(result)

@@ -55,6 +55,12 @@ def test_links_of_the_documents_lead_somewhere() -> None:
             assert (document.parent / target).exists(), f"{document.name}: {target}"
 
 
+def test_measurements_that_the_documents_name_are_kept() -> None:
+    for document in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for name in re.findall(r"\d{4}-\d\d-\d\d-[a-z-]+\.(?:json|txt)", document.read_text()):
+            assert (ROOT / "bench" / "results" / name).exists(), f"{document.name}: {name}"
+
+
 def test_files_that_the_architecture_names_exist() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text()
     for path in re.findall(r"[a-z_]+(?:/[a-z_]+)+\.py", text):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import tempfile
 import threading
 from collections import Counter
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 from sqlalchemy import BigInteger, Column, Connection, Index, MetaData, Table, insert, select, text
 
 from foundation.errors import DeadlineExceeded, Unavailable
@@ -29,6 +31,7 @@ from foundation.events.sql_outbox import (
     open_slots_table,
     topics_text,
 )
+from foundation.events.unpublished import Unpublished, unpublished
 from foundation.model.clock import Millis
 from foundation.model.ids import EPOCH_MS, SLOT_MS, Snowflakes
 from foundation.sql.database import Database, open_database
@@ -47,6 +50,7 @@ POSTS, CHANGES = (
 )
 OPEN_SLOTS = open_slots_table(TABLES)
 CLOSED_MS = 4 * SLOT_MS
+NOTHING = Unpublished(events=0, slots=0)
 
 
 class HandClock:
@@ -145,7 +149,7 @@ async def live(path: Path, clock: HandClock, *, worker: int = 1) -> AsyncIterato
         log = SqlEventLog(log_store, clock)
         outbox = SqlOutbox(store, OPEN_SLOTS, [POSTS, CHANGES])
         ids = Snowflakes(clock, worker=worker)
-        publisher = Publisher(log, outbox, clock, worker=worker, sweep_every_s=0.05)
+        publisher = Publisher(log, outbox, clock, service="a_svc", worker=worker, sweep_every_s=0.05)
         yield Life(clock, store, log_store, log, outbox, ids, publisher)
 
 
@@ -484,6 +488,153 @@ async def test_what_does_not_fit_the_queue_is_swept(
         assert set(await life.published()) == set(ids)
 
 
+async def test_what_waits_to_be_published_is_told(life: Life) -> None:
+    for _ in range(3):
+        await life.create()
+    assert life.publisher.unpublished() == Unpublished(events=3, slots=0)
+    async with publishing(life):
+        await life.publisher.flush()
+    assert life.publisher.unpublished() == NOTHING
+
+
+async def test_what_the_log_did_not_take_is_told_until_it_is_swept(life: Life) -> None:
+    async with publishing(life):
+        await life.hide_the_log()
+        await life.create()
+        deleted = life.ids.next()
+        life.publisher.publish(
+            deleted, await life.write(deleted, CHANGES, topics_text([POSTS_DELETED, PRIVACY]))
+        )  # two events of one row
+        await life.publisher.flush()
+        await life.show_the_log()
+        await life.create()
+        await life.publisher.flush()
+    assert life.publisher.unpublished() == Unpublished(events=3, slots=0)
+    assert await life.publisher.sweep() == 0
+    assert life.publisher.unpublished() == Unpublished(events=3, slots=0), "the slot may take more rows"
+    life.clock.ms += CLOSED_MS
+    assert await life.publisher.sweep() == 1
+    assert life.publisher.unpublished() == NOTHING
+
+
+async def test_a_slot_with_a_write_of_unknown_outcome_is_told_until_it_is_swept(life: Life) -> None:
+    await life.create_with_unknown_outcome()
+    assert life.publisher.unpublished() == Unpublished(events=0, slots=1)
+    life.clock.ms += CLOSED_MS
+    await life.publisher.sweep()
+    assert life.publisher.unpublished() == NOTHING
+
+
+async def test_a_write_that_never_took_effect_is_told_no_longer_than_its_slot_is_open(life: Life) -> None:
+    with pytest.raises(LookupError), life.publisher.writing(life.ids.next()):
+        raise LookupError
+    assert life.publisher.unpublished().slots == 1
+    life.clock.ms += CLOSED_MS
+    await life.publisher.sweep()
+    assert life.publisher.unpublished().slots == 0
+
+
+async def test_a_start_tells_which_slots_of_the_life_before_it_has_yet_to_publish(
+    tmp_path: Path, clock: HandClock
+) -> None:
+    async with live(tmp_path, clock) as first:
+        for _ in range(3):
+            await first.write(first.ids.next())
+            clock.ms += SLOT_MS
+    async with live(tmp_path, clock) as second:
+        assert second.publisher.unpublished() == Unpublished(events=0, slots=None)
+        await second.hide_the_log()
+        with pytest.raises(Unavailable):
+            await second.publisher.sweep()
+        assert second.publisher.unpublished() == Unpublished(events=0, slots=3)
+        await second.show_the_log()
+        clock.ms += CLOSED_MS
+        await second.publisher.sweep()
+        assert second.publisher.unpublished() == NOTHING
+
+
+async def test_a_start_in_the_slot_of_the_life_before_it_tells_nothing_once_that_is_published(
+    tmp_path: Path, clock: HandClock
+) -> None:
+    async with live(tmp_path, clock) as first:
+        id_ = first.ids.next()
+        await first.write(id_)
+    clock.ms += 5
+    async with live(tmp_path, clock) as second:
+        await second.publisher.sweep()
+        assert await second.unmarked() == [slot_key(id_)], "it may take more rows"
+        assert second.publisher.unpublished() == NOTHING
+
+
+async def test_an_interruption_is_told_until_its_slots_are_listed(life: Life) -> None:
+    life.publisher.take_over_again()
+    assert life.publisher.unpublished().slots is None
+    await life.publisher.sweep()
+    assert life.publisher.unpublished().slots == 0
+
+
+async def test_what_a_vanished_worker_left_is_told_by_the_one_who_cannot_publish_it(
+    tmp_path: Path, clock: HandClock
+) -> None:
+    async with live(tmp_path, clock, worker=1) as vanished:
+        await vanished.write(vanished.ids.next())
+    async with live(tmp_path, clock, worker=2) as other:
+        await other.publisher.sweep()
+        clock.ms += CLOSED_MS
+        await other.hide_the_log()
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                await other.publisher.sweep()
+            assert other.publisher.unpublished() == Unpublished(events=0, slots=1)
+        await other.show_the_log()
+        await other.publisher.sweep()
+        assert other.publisher.unpublished() == NOTHING
+
+
+async def test_what_is_left_while_its_slot_is_read_is_not_taken_for_published(
+    tmp_path: Path, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_QUEUED", 1)
+    async with live(tmp_path, clock) as life:
+        queued, left = await life.create(), life.ids.next()
+        assert slot_key(queued) == slot_key(left)
+        reading = life.outbox.events
+
+        async def meanwhile(key: SlotKey) -> Sequence[Event]:
+            found = await reading(key)
+            life.publisher.publish(left, await life.write(left))
+            return found
+
+        life.outbox.events = meanwhile  # type: ignore[method-assign]
+        await life.publisher.sweep()
+        assert life.publisher.unpublished() == Unpublished(events=2, slots=0), "one is queued, one did not fit"
+
+
+async def test_status_pages_and_metrics_tell_of_all_outboxes_that_run(tmp_path: Path, clock: HandClock) -> None:
+    def metric(name: str) -> float | None:
+        return REGISTRY.get_sample_value(name, {"outbox": "a_svc"})
+
+    async with live(tmp_path, clock) as one, live(tmp_path, clock, worker=2) as other:
+        async with one.publisher.running(), other.publisher.running():
+            await eventually(lambda: _told(NOTHING))
+            await one.hide_the_log()
+            await one.create()
+            await other.create()
+            await one.publisher.flush()
+            await other.publisher.flush()
+            assert unpublished()["a_svc"] == Unpublished(events=2, slots=0)
+            assert (metric("feedmesh_outbox_events"), metric("feedmesh_outbox_slots")) == (2, 0)
+            other.publisher.take_over_again()
+            assert unpublished()["a_svc"] == Unpublished(events=2, slots=None)
+            assert math.isnan(metric("feedmesh_outbox_slots") or 0)
+        assert "a_svc" not in unpublished()
+        assert math.isnan(metric("feedmesh_outbox_events") or 0)
+
+
+async def _told(expected: Unpublished) -> bool:
+    return unpublished()["a_svc"] == expected
+
+
 async def test_a_row_that_came_after_the_listing_keeps_its_slot_unmarked(life: Life) -> None:
     first, second = life.ids.next(), life.ids.next()
     await life.write(first)
@@ -609,11 +760,15 @@ async def _live_through(steps: list[str]) -> None:
             await last.publisher.sweep()
             assert stored <= set(await last.published())
             assert await last.unmarked() == []
+            assert last.publisher.unpublished() == NOTHING
 
 
 async def _one_life(life: Life, remaining: list[str], stored: set[int]) -> None:
-    """Take steps until one of them is a crash."""
+    """Take steps until one of them is a crash. Whenever nothing is told to wait, nothing does."""
+    unacknowledged: set[int] = set()
     while remaining:
+        if life.publisher.unpublished() == NOTHING:
+            assert stored - unacknowledged <= set(await life.published())
         match remaining.pop(0):
             case "create":
                 stored.add(await life.create())
@@ -621,6 +776,7 @@ async def _one_life(life: Life, remaining: list[str], stored: set[int]) -> None:
                 id_ = life.ids.next()
                 await life.write(id_)
                 stored.add(id_)
+                unacknowledged.add(id_)
             case "unknown":
                 stored.add(await life.create_with_unknown_outcome())
             case "outage":

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 from feedmesh.feed.v1 import feed_pb2
 from feedmesh.feed.v1 import feed_service_pb2 as feed_pb
+from feedmesh.graph.v1 import graph_service_pb2 as graph_pb
+from feedmesh.graph.v1 import user_service_pb2 as user_pb
 from feedmesh.post.v1 import post_service_pb2 as post_pb
 from grpc import StatusCode, aio
 
@@ -83,6 +85,36 @@ class Crowd:
         await crowd.client.latest_of_all(ids[::2])
         return crowd
 
+    async def change_follows(self) -> None:
+        """Those who do not read all the time: one follow is ended, one ended and made again, one made and ended."""
+        for place in range(1, PEOPLE, 2):
+            one, ends, again, never = (self.ids[(place + step) % PEOPLE] for step in (0, 1, 2, FOLLOWED + 1))
+            metadata = self.client.as_user(one)
+            for whom, follows in ((ends, False), (again, False), (again, True), (never, True), (never, False)):
+                if follows:
+                    await self.client.graph.Follow(graph_pb.FollowRequest(user_id=whom), metadata=metadata, timeout=5)
+                    self.model.follows[one].add(whom)
+                else:
+                    request = graph_pb.UnfollowRequest(user_id=whom)
+                    await self.client.graph.Unfollow(request, metadata=metadata, timeout=5)
+                    self.model.follows[one].discard(whom)
+
+    async def follower_counts(self) -> dict[int, int]:
+        """How many follow each, as they are told themselves."""
+        counts: dict[int, int] = {}
+        for user in self.ids:
+            request = user_pb.GetUserRequest(user_id=user)
+            answer = await self.client.users.GetUser(request, metadata=self.client.as_user(user), timeout=5)
+            counts[user] = answer.user.follower_count
+        return counts
+
+    async def delete(self, posts: Sequence[int]) -> None:
+        """By their authors."""
+        for post in posts:
+            metadata = self.client.as_user(self.model.author_of[post])
+            await self.client.posts.DeletePost(post_pb.DeletePostRequest(post_id=post), metadata=metadata, timeout=5)
+            self.model.deleted.add(post)
+
     @asynccontextmanager
     async def busy(self) -> AsyncIterator[History]:
         """People post and read until the block ends; then every post's fate becomes known."""
@@ -104,15 +136,20 @@ class Crowd:
         while not stop.is_set():
             author = mine[n % len(mine)]
             n += 1
-            request = post_pb.CreatePostRequest(caption=f"{writer}.{n}", request_id=str(uuid.uuid4()))
-            began = time.monotonic()
-            post_id = await self._certainly(author, request, history)
-            history.longest_s = max(history.longest_s, time.monotonic() - began)
-            history.acknowledged += 1
-            self.model.post(author, post_id, request.caption)
+            post_id = await self.write_one(author, history)
             if history.acknowledged % SAMPLED == 0:
                 self._sampled.put_nowait((time.monotonic(), author, post_id))
             await asyncio.sleep(PAUSE_S)
+
+    async def write_one(self, author: int, history: History) -> int:
+        """The id of a new post, once it is acknowledged: from then on everyone is to see it."""
+        request = post_pb.CreatePostRequest(caption="a post", request_id=str(uuid.uuid4()))
+        began = time.monotonic()
+        post_id = await self._certainly(author, request, history)
+        history.longest_s = max(history.longest_s, time.monotonic() - began)
+        history.acknowledged += 1
+        self.model.post(author, post_id, request.caption)
+        return post_id
 
     async def _certainly(self, author: int, request: post_pb.CreatePostRequest, history: History) -> int:
         async with asyncio.timeout(HEALTHY_WITHIN_S):

@@ -6,13 +6,14 @@ from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from foundation.cards import AuthorCard, Card
 from foundation.telemetry.journal import Journal
-from foundation.timeline.port import CAPACITY, Timeline
+from foundation.timeline.port import CAPACITY, Gap, Timeline
 from foundation.viewers import ViewerRecord
 
 HEAD_CAPACITY = 200
@@ -165,6 +166,18 @@ class Stretch:
     """Some author could not be read: what they wrote is not in it."""
     loose: Sequence[int] = ()
     """Then, ids below `floor` of those that could."""
+
+
+class GapsAbove(NamedTuple):
+    """What may be missing in a list."""
+
+    gaps: Sequence[Gap]
+    """Newest first."""
+    state: int
+    """Another one as soon as more was left to readers."""
+
+
+NO_GAPS = GapsAbove((), 0)
 
 
 @dataclass(slots=True, frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
-from feed_svc.model import HeadMarks, Home, Ranked, Records, SavedPosition, Scores, Session
-from foundation.timeline.port import CAPACITY, Gap, Timeline
+from feed_svc.model import GapsAbove, HeadMarks, Home, Ranked, Records, SavedPosition, Scores, Session
+from foundation.timeline.port import CAPACITY, Timeline
 from foundation.viewers import ViewerRecord
 
 
@@ -55,15 +55,15 @@ class AuthorPosts(Protocol):
 class OpenGaps(Protocol):
     """Where timelines may lack what a fan-out under pressure left to readers (foundation.timeline.port.Gaps)."""
 
-    async def above(self, viewer_id: int, floor: int) -> Sequence[Gap]:
-        """Gaps that reach above *floor*, newest first; none where the viewer's timeline was mended a moment ago.
+    async def above(self, viewer_id: int, floor: int) -> GapsAbove:
+        """Gaps that reach above *floor*; none where the viewer's timeline was mended a moment ago and none has grown.
 
         May be a second old. Raises Unavailable.
         """
         ...
 
-    def mended(self, viewer_id: int, to_id: int) -> None:
-        """The viewer's timeline holds what lay in the gaps up to *to_id*, the end of the newest."""
+    def mended(self, viewer_id: int, state: int) -> None:
+        """The viewer's timeline holds what lay in the gaps when they were in this *state*."""
         ...
 
 

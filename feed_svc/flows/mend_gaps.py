@@ -29,7 +29,7 @@ class MendGaps:
     async def wanted(self, viewer_id: int) -> bool:
         """Whether there may be something to mend in the viewer's list: then it is needed whole."""
         try:
-            return bool(await self.gaps.above(viewer_id, 0))
+            return bool((await self.gaps.above(viewer_id, 0)).gaps)
         except Unavailable:
             return True
 
@@ -40,7 +40,7 @@ class MendGaps:
         """
         floor = max(home.floor, home.oldest_id)
         try:
-            gaps = await self.gaps.above(viewer_id, floor)
+            gaps, state = await self.gaps.above(viewer_id, floor)
         except Unavailable:
             return replace(home, reasons=home.reasons | {Degraded.FEED_PARTIAL})
         if not gaps:
@@ -55,7 +55,7 @@ class MendGaps:
                 with suppress(Unavailable):
                     await self.timelines.unlink([viewer_id])
             elif not left.missing and await self._written(viewer_id, lacking) and not home.part:
-                self.gaps.mended(viewer_id, gaps[0].to_id)
+                self.gaps.mended(viewer_id, state)
             ids = sorted((post_id for post_id in (*home.ids, *lacking) if post_id > left.floor), reverse=True)
             reasons = home.reasons | {Degraded.FEED_PARTIAL} if left.missing else home.reasons
             return replace(home, ids=ids, floor=max(home.floor, left.floor), reasons=reasons)

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -38,6 +39,10 @@ T = TypeVar("T")
 PLAIN: Mapping[str, str] = MappingProxyType({})
 """No security settings: a broker on loopback."""
 
+KEY_BYTES = 8
+MAX_RECORD_BYTES = 2 * 1024 * 1024
+"""More than a broker takes on any topic but those for what could not be handled (kafka_topics): whatever came from a
+topic can go there, with the headers that tell why."""
 DELIVERY_TIMEOUT_S = 10.0
 """How long an append waits for the broker; then it is Unavailable, whether or not the broker took it."""
 MAX_QUEUED = 50_000
@@ -256,6 +261,7 @@ class _Appender:
             "acks": "all",
             "linger.ms": LINGER_MS,
             "compression.type": "lz4",
+            "message.max.bytes": MAX_RECORD_BYTES,
             # As Kafka's own clients place keys.
             "partitioner": "murmur2_random",
             "error_cb": self._failed,
@@ -276,7 +282,7 @@ class _Appender:
                 produce(
                     prefix + event.topic,
                     event.value,
-                    event.key.to_bytes(8, "big", signed=True),
+                    event.key.to_bytes(KEY_BYTES, "big", signed=True),
                     on_delivery=batch.delivered,
                     headers=[(name, value.encode()) for name, value in event.headers.items()],
                 )
@@ -765,11 +771,17 @@ def _record(message: Message[bytes, bytes], prefix: int) -> Record:
         topic[prefix:],
         partition,
         offset,
-        int.from_bytes(message.key() or b"", "big", signed=True),
+        _key(message.key() or b""),
         message.value() or b"",
         message.timestamp()[1],
         {name: _text(value) for name, value in _pairs(headers)},
     )
+
+
+def _key(raw: bytes) -> int:
+    """Keys of ours have 8 bytes; a longer one, which only a stranger writes, is brought down to as many."""
+    short = raw if len(raw) <= KEY_BYTES else blake2b(raw, digest_size=KEY_BYTES).digest()
+    return int.from_bytes(short, "big", signed=True)
 
 
 def _pairs(headers: Any) -> Sequence[tuple[str, Any]]:

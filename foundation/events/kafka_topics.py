@@ -20,7 +20,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not declare
 )
 
 from foundation.errors import Unavailable
-from foundation.events.kafka_log import PLAIN, client_settings, log_unavailable
+from foundation.events.kafka_log import MAX_RECORD_BYTES, PLAIN, client_settings, log_unavailable
 from foundation.events.port import (
     DEAD_LETTERS,
     FEED_FANOUT,
@@ -57,14 +57,18 @@ class TopicSpec:
     timestamps: str = "LogAppendTime"
     """message.timestamp.type: the broker's clock, so that a lag in time does not depend on the clock of a writer."""
 
+    max_bytes: int | None = None
+    """max.message.bytes: the largest batch of records. None: the broker's."""
+
     @property
     def config(self) -> dict[str, str]:
         """The settings of the topic that are ours; all others are the broker's."""
-        return {
+        ours = {
             "cleanup.policy": self.cleanup,
             "message.timestamp.type": self.timestamps,
             "retention.ms": str(-1 if self.retention_ms is None else self.retention_ms),
         }
+        return ours if self.max_bytes is None else {**ours, "max.message.bytes": str(self.max_bytes)}
 
 
 _PARTITIONS = {
@@ -86,8 +90,15 @@ _PARTITIONS = {
     RETRY_10M: 3,
     DEAD_LETTERS: 1,
 }
+_TAKING_ALL = frozenset({RETRY_5S, RETRY_1M, RETRY_10M, DEAD_LETTERS})
+"""A record that another topic took fits into these with what is written on it: else it would never leave its topic."""
 TOPICS = tuple(
-    TopicSpec(name=name, partitions=partitions, retention_ms=RETENTION_MS[name])
+    TopicSpec(
+        name=name,
+        partitions=partitions,
+        retention_ms=RETENTION_MS[name],
+        max_bytes=MAX_RECORD_BYTES if name in _TAKING_ALL else None,
+    )
     for name, partitions in _PARTITIONS.items()
 )
 

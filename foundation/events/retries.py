@@ -7,6 +7,7 @@ insert by id.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,7 @@ from foundation.events.port import DEAD_LETTERS, RETRY_1M, RETRY_5S, RETRY_10M, 
 
 DELAY_MS: Mapping[str, int] = {RETRY_5S: 5_000, RETRY_1M: 60_000, RETRY_10M: 600_000}
 """Retry topic to how long its records wait, from when they were appended."""
+_A_NUMBER = re.compile(r"-?[0-9]{1,18}")
 _LADDER = (RETRY_5S, RETRY_1M, RETRY_10M, DEAD_LETTERS)
 
 ORIGIN_TOPIC = "x-orig-topic"
@@ -54,8 +56,7 @@ def dead_letter(record: Record, group: str, failure: Exception, *, tries: int) -
 
 def attempts_of(record: Record) -> int:
     """How often the record was tried before it came here."""
-    text = record.headers.get(ATTEMPTS, "0")
-    return int(text) if text.isdigit() else 0
+    return max(0, _number(record, ATTEMPTS))
 
 
 def due_ms(record: Record) -> int:
@@ -84,8 +85,9 @@ def original(record: Record) -> Record:
 
 
 def _number(record: Record, name: str) -> int:
+    """0 for whatever a stranger may write there."""
     text = record.headers.get(name, "0")
-    return int(text) if text.lstrip("-").isdigit() else 0
+    return int(text) if _A_NUMBER.fullmatch(text) else 0
 
 
 def _headers(record: Record, group: str, reason: str, attempts: int) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
 
@@ -129,6 +129,8 @@ class Gap:
 
     from_id: int
     to_id: int
+    state: int = field(default=0, compare=False)
+    """Another number as soon as more posts of it were recorded: what was put into a timeline before is not all."""
 
 
 class Gaps(Protocol):

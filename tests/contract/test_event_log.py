@@ -6,12 +6,13 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from feedmesh.events.v1.post_events_pb2 import PostDeleted
 
@@ -23,15 +24,18 @@ from foundation.events.envelope import encode
 from foundation.events.kafka_log import KafkaEventLog, kafka_log
 from foundation.events.kafka_topics import Remedy, TopicSpec, apply_topics, plan_topics
 from foundation.events.port import (
+    DEAD_LETTERS,
     GRAPH_BY_FOLLOWEE,
     POSTS_CREATED,
     POSTS_DELETED,
     PRIVACY,
+    RETRY_5S,
     TOPICS,
     Event,
     EventLog,
     Record,
 )
+from foundation.events.retries import ERROR_CLASS, dead_letter
 from foundation.events.sql_log import LOG_TABLES, RECORDS, SqlEventLog
 from foundation.events.tail import Tail
 from foundation.model.clock import DAY_MS, Millis, SystemClock
@@ -107,7 +111,7 @@ async def open_in_memory() -> AsyncIterator[EventLog]:
 
 
 async def make_topics(servers: str, prefix: str, partitions: int) -> None:
-    specs = [TopicSpec(name=prefix + topic, partitions=partitions) for topic in TOPICS]
+    specs = [replace(topic, name=prefix + topic.name, partitions=partitions) for topic in topics_adapter.TOPICS]
     await apply_topics(servers, topics=specs)
 
 
@@ -538,6 +542,28 @@ async def test_kafka_commit_by_one_who_lost_the_partition_is_no_error(open_kafka
             await third.commit("strangers", records)
         await second.rewind(GROUP, [POSTS_CREATED])
         assert numbers(await poll(second)) == [3]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [(b"a stranger's key of text", b"?"), (None, b"?"), (b"", b"\xff" * 1_048_000)]
+)
+async def test_kafka_record_of_a_stranger_finds_room_among_the_dead_letters(
+    open_kafka: OpenKafka, kafka: str, key: bytes | None, value: bytes
+) -> None:
+    """Whatever a topic took: a letter that is refused would hold up its group for ever."""
+    async with open_kafka() as log:
+        stranger = Producer({"bootstrap.servers": kafka, "message.max.bytes": 2_000_000})
+        stranger.produce(log._prefix + POSTS_CREATED, value, key)
+        assert await asyncio.to_thread(stranger.flush, 10.0) == 0
+        (record,) = await poll(log)
+        assert record.value == value
+        for topic in (DEAD_LETTERS, RETRY_5S):
+            letter = dead_letter(record, GROUP, Unavailable("WHATEVER", "?"), tries=1)
+            await log.append([replace(letter, topic=topic)])
+            (found,) = await poll(log, topic, group=topic)
+            assert (found.value, found.key) == (value, record.key)
+            assert found.headers[ERROR_CLASS] == "WHATEVER"
+        stranger.close()
 
 
 async def test_kafka_group_that_never_committed_lags_by_what_is_there(open_kafka: OpenKafka, kafka: str) -> None:

@@ -45,6 +45,16 @@ async def test_minutes_that_follow_each_other_are_one_gap_whatever_their_order(g
     assert await gaps.read() == [Gap(minute(5)[0], minute(3)[1]), Gap(*minute(9))]
 
 
+async def test_a_gap_of_which_more_was_recorded_is_in_another_state(gaps: RedisGaps) -> None:
+    states = set()
+    for ago in (3, 3, 4, 3):
+        await gaps.record([minute(ago)[0]])
+        (before,), (gap,) = await gaps.read(), await gaps.read()
+        assert gap.state == before.state
+        states.add(gap.state)
+    assert len(states) == 4
+
+
 async def test_what_is_older_than_any_timeline_is_forgotten(gaps: RedisGaps) -> None:
     await gaps.record([minute(9 * 24 * 60)[0]])
     await gaps.record([minute(1)[0]])

@@ -84,6 +84,23 @@ async def test_a_gap_is_filled_from_the_authors_and_written_into_the_list(
     assert (await mend(ANA, lacking, journal)).reasons == {Degraded.FEED_PARTIAL}
 
 
+async def test_a_gap_that_grew_is_looked_at_again_at_once(
+    feeds: RedisTimelines, recorded: Recorded, clock: StoppedClock
+) -> None:
+    world = World({ANA: [], 2: [900, 700, 500]})
+    mend = mending(world, recorded, feeds, clock)
+    home = home_of(world)
+    recorded.gaps = [Gap(600, 800, 1)]
+    assert (await mend(ANA, home, Journal(SystemClock()))).ids == [900, 700, 500]
+    world.posts[2] = [900, 750, 700, 500]
+    recorded.gaps = [Gap(600, 800, 2)]
+    assert await mend(ANA, home, Journal(SystemClock())) is home, "gaps are read once a second"
+    clock.seconds += KEPT_S
+    assert (await mend(ANA, home, Journal(SystemClock()))).ids == [900, 750, 700, 500]
+    clock.seconds += KEPT_S
+    assert not await mend.wanted(ANA)
+
+
 async def test_who_could_not_be_read_is_asked_again(
     feeds: RedisTimelines, recorded: Recorded, clock: StoppedClock
 ) -> None:

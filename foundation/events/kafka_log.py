@@ -771,14 +771,14 @@ def _record(message: Message[bytes, bytes], prefix: int) -> Record:
         topic[prefix:],
         partition,
         offset,
-        _key(message.key() or b""),
+        key_of(message.key() or b""),
         message.value() or b"",
         message.timestamp()[1],
         {name: _text(value) for name, value in _pairs(headers)},
     )
 
 
-def _key(raw: bytes) -> int:
+def key_of(raw: bytes) -> int:
     """Keys of ours have 8 bytes; a longer one, which only a stranger writes, is brought down to as many."""
     short = raw if len(raw) <= KEY_BYTES else blake2b(raw, digest_size=KEY_BYTES).digest()
     return int.from_bytes(short, "big", signed=True)

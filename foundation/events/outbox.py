@@ -27,9 +27,6 @@ MAX_QUEUED = 50_000
 """Rows whose events wait for the log; more are left to the sweeper."""
 MAX_BATCH = 1_000
 """Rows published, and events swept, in one append."""
-APART_S = 0.02
-"""Appends begin so far apart under load: rows that come meanwhile share a request to the log, and whoever consumes them
-a turn. After a quiet moment a row leaves at once."""
 MAX_SLOTS_PER_SWEEP = 1_000
 MAX_SLOTS_LEFT_BEHIND = 100_000
 CLOSED_AFTER_SLOTS = 2
@@ -259,12 +256,8 @@ class Publisher:
             slot.left += left
 
     async def _publish_forever(self) -> None:
-        loop = asyncio.get_running_loop()
-        begin_at = 0.0
         while True:
             batch = [await self._queue.get()]
-            await asyncio.sleep(begin_at - loop.time())
-            begin_at = loop.time() + APART_S
             while len(batch) < MAX_BATCH and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
             appended = False

@@ -184,27 +184,6 @@ async def test_a_row_is_published_right_after_its_write(life: Life) -> None:
         assert await life.published() == {id_: 1}
 
 
-async def test_rows_that_follow_soon_share_an_append(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "APART_S", 0.5)
-    appends: list[int] = []
-    append = life.log.append
-
-    async def counted(events: Sequence[Event]) -> None:
-        appends.append(len(events))
-        await append(events)
-
-    monkeypatch.setattr(life.log, "append", counted)
-    async with publishing(life):
-        first = await life.create()
-        await life.publisher.flush()
-        assert await life.published() == {first: 1}
-        for _ in range(3):
-            await life.create()
-            await asyncio.sleep(0.01)
-        await life.publisher.flush()
-    assert appends == [1, 3]
-
-
 async def test_a_slot_that_went_well_is_marked_without_publishing_again(life: Life) -> None:
     async with life.publisher.running():
         ids = [await life.create() for _ in range(5)]

@@ -40,7 +40,7 @@ class GrpcRanker:
     async def _ask(
         self, viewer_id: int, candidate_ids: Sequence[int], explain_id: int
     ) -> tuple[Ranked, pb.RankCandidatesResponse]:
-        candidates = np.array(candidate_ids, dtype="<i8")
+        candidates = np.fromiter(candidate_ids, dtype="<i8", count=len(candidate_ids))
         request = pb.RankCandidatesRequest(
             user_id=viewer_id, candidate_ids=candidates.tobytes(), limit=HEAD_CAPACITY, explain_id=explain_id
         )

@@ -7,7 +7,7 @@ late or silent is left out with its reason, and the page is made of the others.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
@@ -97,11 +97,13 @@ class GatherCandidates:
             found = [await self._found(wanted[0], home, journal)]  # without a task for it
         else:
             found = await asyncio.gather(*(self._found(source, home, journal) for source in wanted))
-        known = {*home.ids}
-        beside = set[int]().union(*(one.ids for one in found)) - known
-        ids = merged(home.ids, beside) if beside else home.ids
+        ids = home.ids
+        beside = set[int]().union(*(one.ids for one in found))
+        if beside:
+            beside.difference_update(ids)
+            ids = merged(ids, beside)
         reasons = frozenset(source.reason for source, one in zip(wanted, found, strict=True) if not one.whole)
-        return _with_recommended(home, ids, known | beside, reasons, journal)
+        return _with_recommended(home, ids, reasons, journal)
 
     async def _found(self, source: Source, home: OpenedHome, journal: Journal) -> Found:
         with journal.stage(source.name) as stage:
@@ -115,12 +117,13 @@ class GatherCandidates:
 
 
 def _with_recommended(
-    home: OpenedHome, followed: Sequence[int], known: Collection[int], reasons: frozenset[Degraded], journal: Journal
+    home: OpenedHome, followed: Sequence[int], reasons: frozenset[Degraded], journal: Journal
 ) -> Candidates:
     """With the best recommended posts, which came with the list too; what is followed stays followed."""
     if home.recommended is None or not home.recommended.ids:
         return Candidates(followed[:MAX_CANDIDATES], reasons)
     with journal.stage("recommended") as stage:
+        known = {*followed}
         young = (post_id for post_id in home.recommended.ids if post_id > home.oldest_id and post_id not in known)
         recommended = frozenset(islice(young, RECOMMENDED_POSTS))
         stage.count = len(recommended)

@@ -142,7 +142,7 @@ def _fits_already(author_ids: Sequence[int]) -> bool:
     """True if no window holds more than AUTHOR_CAP of one author: the usual head of who follows many."""
     count = len(author_ids)
     padded = np.zeros(-(-count // WINDOW) * WINDOW, dtype=np.int64)
-    padded[:count] = author_ids
+    padded[:count] = np.fromiter(author_ids, dtype=np.int64, count=count)
     windows = np.sort(padded.reshape(-1, WINDOW), axis=1)
     crowded = windows[:, AUTHOR_CAP:] == windows[:, :-AUTHOR_CAP]
     return not (crowded & (windows[:, AUTHOR_CAP:] != 0)).any()

@@ -31,14 +31,16 @@ class RankCandidates:
         ages = age_hours(ids, now_ms)
         quick = quick_scores(rows.values, ages)
         kept = best(quick, ids, query.limit or KEPT)
-        scores = await self._score(query, rows.values[kept], ages[kept], now_ms)
-        order = best(scores, ids[kept], len(kept))
-        chosen = kept[order]
+        scores = await self._score(query, rows.values.take(kept, axis=0), ages.take(kept), now_ms)
+        order = best(scores, ids.take(kept), len(kept))
+        chosen = kept.take(order)
         version = self.scorer.version
         explained = None
         if query.explain_id and query.explain_id in ids:
             explained = await self._explain(query, rows.values, ages, now_ms, quick, chosen)
-        return Ranked(ids[chosen], chosen, rows.author_ids[chosen], scores[order], version, explained, rows.whole)
+        return Ranked(
+            ids.take(chosen), chosen, rows.author_ids.take(chosen), scores.take(order), version, explained, rows.whole
+        )
 
     async def _score(
         self, query: RankQuery, values: Matrix, ages: NDArray[np.float32], now_ms: int

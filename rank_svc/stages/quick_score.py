@@ -8,18 +8,17 @@ from numpy.typing import NDArray
 from foundation.features import POST_FEATURES
 from rank_svc.model import Ids, Matrix
 
-_LIKES = POST_FEATURES.index("like_count")
-_COMMENTS = POST_FEATURES.index("comment_count")
-_SAVES = POST_FEATURES.index("save_count")
-_HALF_LIFE_H = np.float32(6.0)
+_ENGAGEMENTS = [POST_FEATURES.index(name) for name in ("like_count", "comment_count", "save_count")]
+_WORTH = np.float32(0.6) * np.array([0.05, 0.03, 0.02], dtype=np.float32)
+_RECENT = np.float32(0.4)
+_PER_HOUR = np.float32(-1 / 6)
 
 
 def quick_scores(values: Matrix, age_hours: NDArray[np.float32]) -> NDArray[np.float32]:
     """0.4 recency + 0.6 engagement, log-scaled; shape (n,)."""
-    counts = np.log1p(values[:, [_LIKES, _COMMENTS, _SAVES]])
-    engagement = counts @ np.array([0.05, 0.03, 0.02], dtype=np.float32)
-    recency = np.exp(-age_hours / _HALF_LIFE_H)
-    scores: NDArray[np.float32] = (recency * np.float32(0.4) + engagement * np.float32(0.6)).astype(np.float32)
+    scores: NDArray[np.float32] = np.exp(age_hours * _PER_HOUR)
+    scores *= _RECENT
+    scores += np.log1p(values.take(_ENGAGEMENTS, axis=1)) @ _WORTH
     return scores
 
 

@@ -9,8 +9,11 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
+from random import Random
+from uuid import uuid4
 
 import numpy as np
+from confluent_kafka import Producer
 from feedmesh.events.v1.envelope_pb2 import Envelope
 from feedmesh.events.v1.fanout_events_pb2 import FanoutChunk
 from feedmesh.events.v1.graph_events_pb2 import FOLLOW_STATE_FOLLOWING, FOLLOW_STATE_NONE, FollowChanged, FollowState
@@ -20,6 +23,7 @@ from feedmesh_cli.dead_letters import list_letters
 from feedmesh_cli.log_access import read_all
 from feedmesh_cli.mesh_file import Mesh
 from foundation.events.envelope import SCHEMA_VERSION, AnyEvent, Undecodable, decode, encode
+from foundation.events.kafka_log import key_of
 from foundation.events.port import (
     FEED_FANOUT,
     GRAPH_BY_FOLLOWEE,
@@ -163,6 +167,39 @@ def poison(*, author: int, other: int, follower: int, post: int, deleted: int) -
             ),
         ],
     )
+
+
+@dataclass(frozen=True)
+class Strange:
+    """A record that no client of ours would write."""
+
+    topic: str
+    raw_key: bytes
+    value: bytes
+
+    @property
+    def key(self) -> int:
+        """As the log tells it."""
+        return key_of(self.raw_key)
+
+
+def strange() -> Sequence[Strange]:
+    """On every topic: a key that is none of ours, and as much as the broker takes."""
+    return [
+        Strange(topic, uuid4().hex.encode(), value)
+        for topic in TOLD_AGAIN
+        for value in (b"\xff no envelope", Random(1).randbytes(1_048_400))
+    ]
+
+
+async def write_strange(mesh: Mesh, records: Sequence[Strange]) -> None:
+    """Past our own client."""
+    broker = mesh.engines["kafka"].removeprefix("kafka://")
+    producer = Producer({"bootstrap.servers": broker, "message.max.bytes": 2_000_000})
+    for record in records:
+        producer.produce(record.topic, record.value, record.raw_key)
+    assert await asyncio.to_thread(producer.flush, 10.0) == 0
+    producer.close()
 
 
 async def buried(mesh: Mesh, *, since_ms: int) -> Counter[tuple[int, str]]:

@@ -13,6 +13,7 @@ from feed_svc.adapters.fence_memory import REMEMBERED_S, FencedHomes, FencedShel
 from feed_svc.adapters.heads_redis import RedisHeads
 from feed_svc.adapters.homes_redis import RedisHomes
 from feed_svc.adapters.hot_timelines import HotAuthorPosts, HotTimelines, whole_timelines
+from feed_svc.adapters.kept_cards import KeptCards
 from feed_svc.adapters.known_gaps import KnownGaps
 from feed_svc.adapters.positions_sql import SqlPositions
 from feed_svc.adapters.presence_redis import RedisPresence
@@ -45,6 +46,7 @@ from feed_svc.flows.watch_heads import HeadWatch
 from feed_svc.flows.whole_home import WholeHome
 from feed_svc.ports import Fence, Positions
 from feed_svc.settings import Settings
+from foundation.card_changes import RedisCardChanges
 from foundation.events.port import PRIVACY
 from foundation.events.tail import Tail
 from foundation.model.clock import Clock, SystemClock, SystemRandomness
@@ -84,9 +86,16 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
         cache_timeout_s = settings.cache_timeout_ms / 1000
         fence = MemoryFence(clock)
         await stack.enter_async_context(_hearing_of_privacy(mesh, fence, clock))
+        kept = KeptCards(clock, capacity=settings.kept_cards)
+        await stack.enter_async_context(kept.running(redis, RedisCardChanges(redis, randomness)))
         shelf = FencedShelf(
             ReadThroughShelf(
-                redis, posts=posts, people=people, capacity=settings.facts_capacity, read_within_s=cache_timeout_s
+                redis,
+                posts=posts,
+                people=people,
+                kept=kept,
+                capacity=settings.facts_capacity,
+                read_within_s=cache_timeout_s,
             ),
             fence,
         )
@@ -99,7 +108,7 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
         author_posts = HotAuthorPosts(read_through, hot, partial(hot_keys.owners, AUTHOR_POSTS))
         open_home = OpenHome(
             homes=FencedHomes(
-                RedisHomes(redis, read_within_s=cache_timeout_s, recommendations=settings.recommendations), fence
+                RedisHomes(redis, kept, read_within_s=cache_timeout_s, recommendations=settings.recommendations), fence
             ),
             graph=people,
             author_posts=author_posts,

@@ -38,5 +38,7 @@ class Settings:
     """Streams of WatchFeed at a time; one more is RESOURCE_EXHAUSTED. Polling for so many takes 4 ms a second."""
     watch_life_s: float = 600.0
     """How long such a stream lasts before its client connects again, perhaps elsewhere."""
+    kept_cards: int = 50_000
+    """Cards, and author records, kept in the process while nobody tells that they changed; about 2 KB each. 0: none."""
     facts_capacity: int = 1_000_000
     """Post-to-author facts kept in the process; about 100 bytes each."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from feedmesh.graph.v1 import graph_internal_service_pb2, graph_service_pb2, user_service_pb2
 
+from foundation.card_changes import RedisCardChanges
 from foundation.events.consumer import Consumer
 from foundation.events.outbox import Outbox, Publisher
 from foundation.events.port import GRAPH_BY_FOLLOWEE
@@ -61,7 +62,7 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
             log, store.outbox, clock, service="graph_svc", worker=ids.node, sweep_every_s=mesh.sweep_every_s
         )
         store.lease.when_interrupted = publisher.take_over_again
-        read_models = ReadModelRecords(store.record_rows, redis)
+        read_models = ReadModelRecords(store.record_rows, redis, RedisCardChanges(redis, SystemRandomness()))
         stack.push_async_callback(read_models.close)
         accounts = KeepAccounts(users=users, edges=edges, read_models=read_models, ids=ids, clock=clock)
         follows = ChangeFollows(

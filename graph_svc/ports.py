@@ -155,7 +155,10 @@ class ReadModels(Protocol):
         ...
 
     async def tell_authors(self, user_ids: Sequence[int]) -> None:
-        """Write the author records. Raises Unavailable(CACHE_UNAVAILABLE) when a node is silent for 200 ms."""
+        """Write the author records; afterwards nobody serves what they kept of these users before.
+
+        Raises Unavailable(CACHE_UNAVAILABLE) when a node is silent for 200 ms.
+        """
         ...
 
     async def forget_viewers(self, user_ids: Sequence[int]) -> None:

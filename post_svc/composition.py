@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from feedmesh.post.v1 import post_internal_service_pb2, post_service_pb2
 
+from foundation.card_changes import RedisCardChanges
 from foundation.events.outbox import Outbox, Publisher
 from foundation.events.sql_outbox import SqlOutbox
 from foundation.leases.sql_leases import SqlWorkerLeases
@@ -53,7 +54,7 @@ async def compose(settings: Settings) -> AsyncIterator[Server]:
             log, store.outbox, clock, service="post_svc", worker=ids.node, sweep_every_s=mesh.sweep_every_s
         )
         store.lease.when_interrupted = publisher.take_over_again
-        cards = RedisCards(redis)
+        cards = RedisCards(redis, RedisCardChanges(redis, randomness))
         people = ReadThroughPeople(redis, graph)
         author_posts = RedisTimelines(redis, AUTHOR_POSTS)
         fill_author_posts = FillAuthorPosts(posts=posts, timelines=author_posts, clock=clock, randomness=randomness)

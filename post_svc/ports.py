@@ -62,6 +62,13 @@ class Cards(Protocol):
         """Write card records by compare-version. Raises Unavailable(CACHE_UNAVAILABLE) when a node is silent."""
         ...
 
+    async def retell(self, posts: Sequence[Post], *, timeout_s: float) -> None:
+        """Like tell, for posts that changed: afterwards nobody serves what they kept of them either.
+
+        Takes twice *timeout_s* at most. Raises like tell: somebody may still serve what was before.
+        """
+        ...
+
 
 class People(Protocol):
     """Viewer and author records."""

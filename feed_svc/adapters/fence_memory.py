@@ -87,7 +87,7 @@ class FencedShelf:
         # After the records were read: what was heard meanwhile counts too.
         for post_id in self._fence.deleted(post_ids):
             if post_id in records.cards:
-                records.cards[post_id].state = PostState.DELETED
+                records.cards[post_id].state = PostState.DELETED  # also where the process keeps it
         return records
 
     async def authors_of(self, post_ids: Sequence[int]) -> Sequence[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from feed_svc.adapters.kept_cards import KeptCards
 from feed_svc.adapters.seen_redis import decode_seen, seen_key
 from feed_svc.adapters.sessions_redis import decode_session, newest_session_commands
 from feed_svc.degradation import note
@@ -17,12 +18,14 @@ from foundation.viewers import ViewerRecord, decode_viewer, viewer_key
 class RedisHomes:
     """feed_svc.ports.Homes."""
 
-    def __init__(self, redis: RedisCluster, *, read_within_s: float, recommendations: bool) -> None:
+    def __init__(self, redis: RedisCluster, kept: KeptCards, *, read_within_s: float, recommendations: bool) -> None:
         self._redis = redis
+        self._kept = kept
         self._read_within_s = read_within_s
         self._recommendations = recommendations
 
     async def load(self, viewer_id: int, *, for_head: bool = False, newest: int = CAPACITY) -> Home:
+        copy, changes = self._kept.question(viewer_id)
         commands: list[Command] = [
             ("GET", viewer_key(viewer_id)),
             *read_newest_commands(FEED, viewer_id, newest),
@@ -33,7 +36,9 @@ class RedisHomes:
             commands.append(("GET", seen_key(viewer_id)))
             if self._recommendations:
                 commands.append(("GET", recommendations_key(viewer_id)))
+        commands.append(changes)
         replies = await self._redis.try_execute(commands, timeout_s=self._read_within_s)
+        self._kept.check(copy, replies.pop())
         packed = replies.pop() if for_head and self._recommendations else None
         for reply in replies:
             if isinstance(reply, Unavailable):
@@ -50,8 +55,10 @@ class RedisHomes:
         )
 
     async def resume(self, viewer_id: int) -> tuple[ViewerRecord | None, Session | None]:
-        commands: list[Command] = [("GET", viewer_key(viewer_id)), *newest_session_commands(viewer_id)]
+        copy, changes = self._kept.question(viewer_id)
+        commands: list[Command] = [("GET", viewer_key(viewer_id)), *newest_session_commands(viewer_id), changes]
         replies = await self._redis.try_execute(commands, timeout_s=self._read_within_s)
+        self._kept.check(copy, replies.pop())
         for reply in replies:
             if isinstance(reply, Exception):
                 raise Unavailable("CACHE_UNAVAILABLE", "the cache holds something else than a session") from reply

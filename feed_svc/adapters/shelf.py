@@ -1,4 +1,4 @@
-"""Shelf: cards and author records from Redis, misses from their owners; who wrote what is remembered in the process."""
+"""Shelf: cards and author records from the process, from Redis, or from their owners; who wrote what is remembered."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from feedmesh.post.v1.post_internal_service_pb2_grpc import (
     PostInternalServiceStub,
 )
 
+from feed_svc.adapters.kept_cards import KeptCards
 from feed_svc.degradation import note
 from feed_svc.model import Degraded, Records
 from foundation.cards import (
@@ -37,6 +38,7 @@ class ReadThroughShelf:
         *,
         posts: InternalChannel,
         people: ReadThroughPeople,
+        kept: KeptCards,
         capacity: int,
         read_within_s: float,
     ) -> None:
@@ -44,11 +46,38 @@ class ReadThroughShelf:
         self._read_within_s = read_within_s
         self._posts = posts
         self._people = people
+        self._kept = kept
         self._post_stub = PostInternalServiceStub(posts.grpc)
         self._capacity = capacity
         self._author_of: dict[int, int] = {}
 
     async def fetch(self, post_ids: Sequence[int], author_ids: Sequence[int] = ()) -> Records:
+        kept = self._kept
+        if not kept.checked:
+            return await self._read_and_keep(post_ids, author_ids)
+        cards: dict[int, Card] = {}
+        authors: dict[int, AuthorCard] = {}
+        kept_cards, kept_authors = kept.cards, kept.authors
+        missing: list[int] = []
+        for post_id in post_ids:
+            card = kept_cards.get(post_id)
+            author = kept_authors.get(card.author_id) if card is not None else None
+            if card is None or author is None:
+                missing.append(post_id)
+            else:
+                cards[post_id], authors[card.author_id] = card, author
+        if not missing:
+            return Records(cards, authors)
+        read = await self._read_and_keep(missing)
+        return Records({**cards, **read.cards}, {**authors, **read.authors}, read.whole)
+
+    async def _read_and_keep(self, post_ids: Sequence[int], author_ids: Sequence[int] = ()) -> Records:
+        generation = self._kept.generation
+        records = await self._fetch(post_ids, author_ids)
+        self._kept.keep(records.cards, records.authors, generation=generation)
+        return records
+
+    async def _fetch(self, post_ids: Sequence[int], author_ids: Sequence[int]) -> Records:
         # Authors that are known already come in the same call as the cards: one round trip, not two.
         expected = [author for author in {*(author_ids or map(self._author_of.get, post_ids))} if author]
         read = await self._read([card_key(post_id) for post_id in post_ids] + [author_key(one) for one in expected])

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from feedmesh.post.v1.post_pb2 import Author
 
 from foundation import cards, viewers
+from foundation.card_changes import RedisCardChanges
 from foundation.errors import Unavailable
 from foundation.model.tiers import Tier
 from foundation.redis.client import RedisCluster
@@ -72,9 +73,10 @@ class RecordRows(Protocol):
 class ReadModelRecords:
     """graph_svc.ports.ReadModels. To be closed: fills that outlive their callers belong to it."""
 
-    def __init__(self, rows: RecordRows, redis: RedisCluster) -> None:
+    def __init__(self, rows: RecordRows, redis: RedisCluster, changes: RedisCardChanges) -> None:
         self._rows = rows
         self._redis = redis
+        self._changes = changes
         self._fills: set[asyncio.Task[Sequence[bytes]]] = set()
 
     async def close(self) -> None:
@@ -103,6 +105,8 @@ class ReadModelRecords:
 
     async def tell_authors(self, user_ids: Sequence[int]) -> None:
         await self._tell_authors(user_ids, await self.authors(user_ids))
+        # Only now: whoever drops what they kept and reads again must find the new record.
+        await self._changes.record(user_ids, timeout_s=TELL_WITHIN_S)
 
     async def _fill_viewers(self, user_ids: Sequence[int]) -> Sequence[bytes]:
         records = await self.viewers(user_ids)

@@ -33,7 +33,7 @@ class KeepAccounts:
         if outcome is CreateOutcome.REQUEST_MISMATCH:
             raise AlreadyExists("IDEMPOTENCY_MISMATCH", "this request_id was used for another account")
         with suppress(Unavailable):  # readers ask when the record is missing
-            await self.read_models.tell_authors([user_id])
+            await self.read_models.fill_authors([user_id])
         return (await self.users.get([user_id]))[user_id]
 
     async def import_users(self, usernames: Sequence[str]) -> Sequence[int]:

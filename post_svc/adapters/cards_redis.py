@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from feedmesh.post.v1.post_pb2 import Location
 from feedmesh.post.v1.post_pb2 import Post as PostMessage
 
+from foundation.card_changes import RedisCardChanges
 from foundation.cards import TTL_S, card_key, encode_card
 from foundation.model.ids import created_ms
 from foundation.redis.client import RedisCluster
@@ -18,8 +19,9 @@ from post_svc.model import Post
 class RedisCards:
     """post_svc.ports.Cards."""
 
-    def __init__(self, redis: RedisCluster) -> None:
+    def __init__(self, redis: RedisCluster, changes: RedisCardChanges) -> None:
         self._redis = redis
+        self._changes = changes
 
     def encode(self, post: Post) -> bytes:
         message = PostMessage(post_id=post.post_id, caption=post.draft.caption, hashtags=post.draft.hashtags)
@@ -35,3 +37,8 @@ class RedisCards:
     async def tell(self, posts: Sequence[Post], *, timeout_s: float) -> None:
         records = [(card_key(post.post_id), self.record(post)) for post in posts]
         await set_if_newer(self._redis, records, ttl_s=TTL_S, timeout_s=timeout_s)
+
+    async def retell(self, posts: Sequence[Post], *, timeout_s: float) -> None:
+        await self.tell(posts, timeout_s=timeout_s)
+        # Only now: whoever drops what they kept and reads again must find the new record.
+        await self._changes.record([post.post_id for post in posts], timeout_s=timeout_s)

@@ -40,5 +40,5 @@ class ChangePost:
         self.outbox.publish(change_id, changed.events if changed is not None else ())
         if changed is None:
             raise NotFound("POST_NOT_FOUND", "no such post", post_id=post_id)
-        await self.cards.tell([changed.post], timeout_s=TELL_WITHIN_S)
+        await self.cards.retell([changed.post], timeout_s=TELL_WITHIN_S)
         return changed.post

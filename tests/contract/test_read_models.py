@@ -7,8 +7,10 @@ import time
 
 import pytest
 
+from foundation.card_changes import RedisCardChanges
 from foundation.cards import author_key, decode_author
 from foundation.errors import Unavailable
+from foundation.model.clock import SystemRandomness
 from foundation.redis.client import RedisCluster, connect, slot_of_key
 from foundation.viewers import ViewerRecord, decode_viewer, viewer_key
 from foundation.visibility import UserState
@@ -26,7 +28,7 @@ async def told(redis: RedisCluster, user_id: int) -> ViewerRecord:
 
 
 async def test_a_viewer_record_holds_the_edges(graph: GraphStores, redis: RedisCluster) -> None:
-    records = ReadModelRecords(graph.rows, redis)
+    records = ReadModelRecords(graph.rows, redis, RedisCardChanges(redis, SystemRandomness()))
     ana, bo, cy, di, ed = await graph.people(5)
     await graph.make_follow(ana, bo)
     await graph.make_follow(ana, ed)
@@ -57,14 +59,14 @@ async def test_every_change_of_an_edge_raises_the_version(graph: GraphStores) ->
 
 
 async def test_an_older_record_never_replaces_a_newer_one(graph: GraphStores, redis: RedisCluster) -> None:
-    records = ReadModelRecords(graph.rows, redis)
+    records = ReadModelRecords(graph.rows, redis, RedisCardChanges(redis, SystemRandomness()))
     ana, bo = await graph.people(2)
     (old,) = await records.viewers([ana])
     await graph.make_follow(ana, bo)
     await records.tell_viewers([ana])
     before = decode_viewer(old)
     assert before is not None
-    late = ReadModelRecords(_Frozen(graph, before.version), redis)
+    late = ReadModelRecords(_Frozen(graph, before.version), redis, RedisCardChanges(redis, SystemRandomness()))
     await late.tell_viewers([ana])
     assert (await told(redis, ana)).follows == {bo}
     await records.forget_viewers([ana])
@@ -91,7 +93,7 @@ async def test_a_fill_is_finished_when_its_caller_has_given_up(graph: GraphStore
     ana, bo = await graph.people(2)
     await graph.make_follow(ana, bo)
     slow = _Slow(graph)
-    records = ReadModelRecords(slow, redis)
+    records = ReadModelRecords(slow, redis, RedisCardChanges(redis, SystemRandomness()))
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(records.fill_viewers([ana]), 0.05)
     assert await redis.execute([("EXISTS", viewer_key(ana))]) == [0]
@@ -115,7 +117,7 @@ async def test_a_silent_node_costs_a_reader_little_and_a_change_its_whole_time(g
     (ana,) = await graph.people(1)
     async with redis_doors(("127.0.0.1", valkey), {"one": [slot_of_key(viewer_key(ana))]}) as doors:
         client = await connect([("127.0.0.1", doors["one"].port)], timeout_s=1.0)
-        records = ReadModelRecords(graph.rows, client)
+        records = ReadModelRecords(graph.rows, client, RedisCardChanges(client, SystemRandomness()))
         await records.tell_viewers([ana])
         await doors["one"].breaks(Fault.SILENT)
         began = time.monotonic()
@@ -143,7 +145,7 @@ class _Slow:
 
 
 async def test_author_records_follow_the_profile(graph: GraphStores, redis: RedisCluster) -> None:
-    records = ReadModelRecords(graph.rows, redis)
+    records = ReadModelRecords(graph.rows, redis, RedisCardChanges(redis, SystemRandomness()))
     (ana,) = await graph.people(1)
     nobody, record = await records.authors([IDS.next(), ana])
     assert nobody == b""

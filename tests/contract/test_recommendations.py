@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from feed_svc.adapters.homes_redis import RedisHomes
+from feed_svc.adapters.kept_cards import KeptCards
 from feed_svc.degradation import noting
 from feed_svc.model import Degraded, Recommended
 from foundation.errors import Unavailable
+from foundation.model.clock import SystemClock
 from foundation.recommendations import MOST, TTL_S, recommendations_key
 from foundation.redis.client import RedisCluster, connect, slot_of_key
 from foundation.viewers import encode_viewer, viewer_key
@@ -35,7 +37,7 @@ async def cluster(request: pytest.FixtureRequest) -> AsyncIterator[RedisCluster]
 
 
 def homes_of(redis: RedisCluster, *, recommendations: bool = True) -> RedisHomes:
-    return RedisHomes(redis, read_within_s=1.0, recommendations=recommendations)
+    return RedisHomes(redis, KeptCards(SystemClock(), capacity=0), read_within_s=1.0, recommendations=recommendations)
 
 
 async def recommended(redis: RedisCluster, viewer: int = ANA) -> Recommended | None:

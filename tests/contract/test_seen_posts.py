@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from feed_svc.adapters.homes_redis import RedisHomes
+from feed_svc.adapters.kept_cards import KeptCards
 from feed_svc.adapters.seen_redis import TTL_S, RedisSeenPosts, seen_key
+from foundation.model.clock import SystemClock
 from foundation.redis.client import RedisCluster
 
 ANA, BO = 11, 12
@@ -17,9 +19,12 @@ def seen(redis: RedisCluster) -> RedisSeenPosts:
     return RedisSeenPosts(redis, kept=6, slack=3)
 
 
+def homes_of(redis: RedisCluster) -> RedisHomes:
+    return RedisHomes(redis, KeptCards(SystemClock(), capacity=0), read_within_s=1.0, recommendations=False)
+
+
 async def marks(redis: RedisCluster, viewer: int = ANA) -> list[int]:
-    homes = RedisHomes(redis, read_within_s=1.0, recommendations=False)
-    return (await homes.load(viewer, for_head=True)).seen.tolist()
+    return (await homes_of(redis).load(viewer, for_head=True)).seen.tolist()
 
 
 async def test_marks_are_read_with_the_home_and_only_where_asked_for(redis: RedisCluster, seen: RedisSeenPosts) -> None:
@@ -28,7 +33,7 @@ async def test_marks_are_read_with_the_home_and_only_where_asked_for(redis: Redi
     await seen.mark(ANA, [BIG + 2])
     assert await marks(redis) == [7, BIG, BIG + 1, BIG + 2]
     assert await marks(redis, BO) == []
-    assert (await RedisHomes(redis, read_within_s=1.0, recommendations=False).load(ANA)).seen.tolist() == []
+    assert (await homes_of(redis).load(ANA)).seen.tolist() == []
 
 
 async def test_a_repeated_mark_takes_no_room(redis: RedisCluster, seen: RedisSeenPosts) -> None:

@@ -7,9 +7,11 @@ import struct
 import pytest
 
 from feed_svc.adapters.homes_redis import RedisHomes
+from feed_svc.adapters.kept_cards import KeptCards
 from feed_svc.adapters.sessions_redis import KEPT, TTL_S, RedisSessions, session_key
 from feed_svc.model import OWN_POSTS, Session
 from foundation.errors import Unavailable
+from foundation.model.clock import SystemClock
 from foundation.redis.client import RedisCluster
 from foundation.timeline.port import Timeline
 from foundation.timeline.redis import AUTHOR_POSTS, FEED, RedisTimelines, timeline_key
@@ -27,7 +29,7 @@ def sessions(redis: RedisCluster) -> RedisSessions:
 
 @pytest.fixture
 def homes(redis: RedisCluster) -> RedisHomes:
-    return RedisHomes(redis, read_within_s=1.0, recommendations=False)
+    return RedisHomes(redis, KeptCards(SystemClock(), capacity=0), read_within_s=1.0, recommendations=False)
 
 
 async def test_a_session_is_read_as_it_was_frozen_by_its_owner_alone(sessions: RedisSessions) -> None:

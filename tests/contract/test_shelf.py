@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import pytest
 
+from feed_svc.adapters.homes_redis import RedisHomes
+from feed_svc.adapters.kept_cards import KeptCards
 from feed_svc.adapters.shelf import ReadThroughShelf
 from feed_svc.degradation import noting
 from feed_svc.model import Degraded
+from foundation.card_changes import RedisCardChanges, change_keys
 from foundation.cards import author_key, card_key
+from foundation.model.clock import SystemClock, SystemRandomness
 from foundation.people import ReadThroughPeople
 from foundation.redis.client import RedisCluster, connect
+from tests.kit.eventually import eventually
 from tests.kit.faults import Fault
 from tests.kit.owners import Owners
 from tests.kit.valkey import ValkeyCluster
@@ -19,9 +24,14 @@ JUNK = b"\xff\xff no message"
 CACHE = {Degraded.CACHE_UNAVAILABLE}
 
 
-def shelf_of(redis: RedisCluster, owners: Owners, *, capacity: int = 1_000) -> ReadThroughShelf:
+def shelf_of(
+    redis: RedisCluster, owners: Owners, *, capacity: int = 1_000, kept: KeptCards | None = None
+) -> ReadThroughShelf:
     people = ReadThroughPeople(redis, owners.to_graph, timeout_s=0.2)
-    return ReadThroughShelf(redis, posts=owners.to_posts, people=people, capacity=capacity, read_within_s=0.2)
+    kept = kept or KeptCards(SystemClock(), capacity=0)
+    return ReadThroughShelf(
+        redis, posts=owners.to_posts, people=people, kept=kept, capacity=capacity, read_within_s=0.2
+    )
 
 
 async def two_posts(owners: Owners) -> tuple[int, int, int, int]:
@@ -48,6 +58,38 @@ async def test_what_is_not_in_the_cache_comes_from_its_owners_and_is_there_then(
     shelf = shelf_of(redis, owners)
     assert await shelf.fetch([of_bo, of_ana]) == records
     assert await shelf.fetch([of_bo, of_ana]) == records, "also when it knows the authors, and asks for all at once"
+
+
+async def test_what_the_process_keeps_is_shown_to_who_has_read_what_changed(
+    redis: RedisCluster, owners: Owners
+) -> None:
+    ana, _, of_ana, of_bo = await two_posts(owners)
+    kept = KeptCards(SystemClock(), capacity=100)
+    shelf = shelf_of(redis, owners, kept=kept)
+    changes = RedisCardChanges(redis, SystemRandomness())
+    homes = RedisHomes(redis, kept, read_within_s=1.0, recommendations=False)
+    async with kept.running(redis, changes):
+        await homes.load(ana)
+        whole = await shelf.fetch([of_ana, of_bo])
+        # From here on neither the cache nor the owners have anything.
+        await redis.execute([("DEL", key) for key in (card_key(of_ana), card_key(of_bo), author_key(ana))])
+        await owners.posts.wire.breaks(Fault.DOWN)
+        await owners.graph.wire.breaks(Fault.DOWN)
+        await homes.load(ana)
+        assert await shelf.fetch([of_ana, of_bo]) == whole
+        await changes.record([of_bo], timeout_s=1)
+        await homes.resume(ana)
+        assert (await shelf.fetch([of_ana, of_bo])).cards.keys() == {of_ana}
+        await redis.execute([("DEL", key) for key in change_keys()])
+        await homes.load(ana)
+        assert (await shelf.fetch([of_ana])).cards == {}, "nobody can say what changed"
+
+        async def begun() -> bool:
+            await homes.load(ana)
+            return kept.checked
+
+        await eventually(begun, timeout_s=3)
+        assert (await shelf.fetch([of_ana])).cards == {}, "what was kept before is forgotten"
 
 
 async def test_what_does_not_exist_has_no_entry_and_nothing_is_missing(redis: RedisCluster, owners: Owners) -> None:

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 import pytest
 from feedmesh.events.v1.graph_events_pb2 import FOLLOW_STATE_FOLLOWING
 
+from foundation.card_changes import RedisCardChanges
 from foundation.events.cql_outbox import CqlOutbox
 from foundation.events.envelope import decode
 from foundation.events.outbox import Outbox
 from foundation.events.port import GRAPH_BY_FOLLOWEE, Event
 from foundation.events.sql_outbox import SqlOutbox
-from foundation.model.clock import SystemClock
+from foundation.model.clock import SystemClock, SystemRandomness
 from foundation.model.ids import Snowflakes
 from foundation.redis.client import RedisCluster
 from foundation.sql.database import open_database
@@ -155,7 +156,7 @@ async def sql_graph_stores(url: str, redis: RedisCluster | None = None) -> Async
             edges=SqlEdges(database),
             followers=SqlFollowers(database),
             tiers=SqlTiers(database),
-            read_models=ReadModelRecords(rows, redis),  # type: ignore[arg-type]
+            read_models=ReadModelRecords(rows, redis, RedisCardChanges(redis, SystemRandomness())),  # type: ignore[arg-type]
             rows=rows,
             outbox=SqlOutbox(database, OPEN_SLOTS, [FOLLOWING, GRAPH_CHANGES]),
         )
@@ -176,7 +177,7 @@ async def cql_graph_stores(
             edges=CqlEdges(cql, changes, IDS),
             followers=CqlFollowers(cql, capacity=capacity),
             tiers=CqlTiers(cql, versions),
-            read_models=ReadModelRecords(rows, redis),  # type: ignore[arg-type]
+            read_models=ReadModelRecords(rows, redis, RedisCardChanges(redis, SystemRandomness())),  # type: ignore[arg-type]
             rows=rows,
             outbox=outbox,
             changes=changes,

@@ -204,8 +204,9 @@ async def strained(mesh: Mesh, logs: Path, log: Link, log_url: str) -> AsyncIter
             mesh=replace(told, log_url=log_url, port=feed_port, status_port=feed_status),
             database_url=f"sqlite:///{logs / 'feed.db'}",
             cursor_key="00" * 32,
+            kept_cards=0,
         )
-        # It keeps fewer features than a feed has posts, so that every request needs the store.
+        # It keeps no cards, and fewer features than a feed has posts, so that every request needs the stores.
         ranking = rank_svc.settings.Settings(mesh=replace(told, port=rank_port), cache_rows=8)
         for name, settings in (("rank_svc", ranking), ("feed_svc", feed)):
             command = [sys.executable, "-m", name]

@@ -11,6 +11,7 @@ from feedmesh.feed.v1 import feed_service_pb2 as feed_pb
 from feedmesh.graph.v1 import graph_service_pb2 as graph_pb
 from feedmesh.graph.v1 import user_service_pb2 as user_pb
 from feedmesh.post.v1 import post_service_pb2 as post_pb
+from feedmesh.post.v1.post_pb2 import Post
 
 from feedmesh_cli.mesh_file import Mesh
 from foundation.cards import card_key, decode_card
@@ -133,6 +134,31 @@ async def test_an_update_shows_at_once(pair: Pair) -> None:
     pages = await pair.client.pages(pair.ana, feed_pb2.LATEST)
     captions = {post.post_id: post.caption for page in pages for post in page.posts}
     assert captions[pair.posts[0]] == "changed"
+
+
+async def test_what_a_process_has_kept_is_replaced_by_the_next_answer(pair: Pair) -> None:
+    """Cards and author records are kept where feeds are made; each change is acknowledged once nobody serves them."""
+    await pair.client.settled()
+
+    async def shown() -> dict[int, Post]:
+        pages = await pair.client.pages(pair.ana, feed_pb2.LATEST)
+        return {post.post_id: post for page in pages for post in page.posts}
+
+    for _ in range(3):
+        assert (await shown()).keys() == {*pair.posts}
+    bo = pair.client.as_user(pair.bo)
+    for round_ in range(3):
+        avatar = f"https://pictures.example/{round_}"
+        await pair.client.users.UpdateUser(
+            user_pb.UpdateUserRequest(user_id=pair.bo, avatar_url=avatar), metadata=bo, timeout=5
+        )
+        assert {post.author.avatar_url for post in (await shown()).values()} == {avatar}
+        for post_id in pair.posts:
+            caption = f"{post_id} {round_}"
+            await pair.client.posts.UpdatePost(
+                post_pb.UpdatePostRequest(post_id=post_id, caption=caption), metadata=bo, timeout=5
+            )
+            assert (await shown())[post_id].caption == caption
 
 
 async def test_a_tombstone_that_a_failover_lost_still_hides(mesh: Mesh, pair: Pair) -> None:

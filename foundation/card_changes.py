@@ -10,14 +10,12 @@ does not, because too much came or a failover or a restart took it away, keeps n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
-from itertools import count
 
 from foundation.errors import Unavailable
 from foundation.model.clock import Randomness
-from foundation.redis.client import RedisCluster, slot_of_key
+from foundation.redis.client import RedisCluster
 from foundation.redis.scripts import load_script
-from foundation.redis.slots import SLOTS
+from foundation.redis.slots import part_of, spread_keys
 
 COPIES = 16
 ENTRIES = 32
@@ -68,16 +66,9 @@ def changed_since(copy: bytes, known: bytes) -> Sequence[int] | None:
 
 def copy_near(slot: int) -> int:
     """Which copy lies with the keys of *slot*, or near them where slots are not shared out evenly."""
-    return slot * COPIES // SLOTS
+    return part_of(slot, COPIES)
 
 
-@cache
 def change_keys() -> tuple[str, ...]:
-    """The keys of the copies: one in each of COPIES equal parts of the slots."""
-    keys: dict[int, str] = {}
-    for number in count():
-        key = f"card_changes:{{{number}}}"
-        keys.setdefault(copy_near(slot_of_key(key)), key)
-        if len(keys) == COPIES:
-            break
-    return tuple(keys[part] for part in sorted(keys))
+    """The keys of the copies."""
+    return spread_keys("card_changes", COPIES)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from binascii import crc_hqx
 from functools import cache
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,23 @@ _DIGITS = 4
 _PARTS = 5
 """Parts of four digits: 2**63 has 19."""
 _POWERS = 10 ** np.arange(1, 19, dtype=np.int64)
+
+
+@cache
+def spread_keys(family: str, copies: int) -> tuple[str, ...]:
+    """Keys `family:{n}` of equal copies, one in each of as many equal parts of the slots."""
+    keys: dict[int, str] = {}
+    for number in count():
+        tag = str(number)
+        keys.setdefault(part_of(crc_hqx(tag.encode(), 0) % SLOTS, copies), f"{family}:{{{tag}}}")
+        if len(keys) == copies:
+            break
+    return tuple(keys[part] for part in sorted(keys))
+
+
+def part_of(slot: int, copies: int) -> int:
+    """Which of so many equal parts *slot* is in."""
+    return slot * copies // SLOTS
 
 
 def slots_of_numbers(numbers: Ids) -> Slots:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import cache
-from itertools import count
 from typing import Any
 
 from foundation.errors import Unavailable
 from foundation.model.clock import DAY_MS, Clock
 from foundation.model.ids import EPOCH_MS, created_ms, id_at
-from foundation.redis.client import Command, RedisCluster, slot_of_key
-from foundation.redis.slots import SLOTS
+from foundation.redis.client import Command, RedisCluster
+from foundation.redis.slots import spread_keys
 from foundation.timeline.port import Gap
 
 COPIES = 16
@@ -77,16 +75,9 @@ class RedisGaps:
         return gaps
 
 
-@cache
 def gap_keys() -> tuple[str, ...]:
-    """The keys of the copies: one in each of COPIES equal parts of the slots."""
-    keys: dict[int, str] = {}
-    for number in count():
-        key = f"fanout_gaps:{{{number}}}"
-        keys.setdefault(slot_of_key(key) * COPIES // SLOTS, key)
-        if len(keys) == COPIES:
-            break
-    return tuple(keys[part] for part in sorted(keys))
+    """The keys of the copies."""
+    return spread_keys("fanout_gaps", COPIES)
 
 
 def _minute(ms: int) -> int:

@@ -105,21 +105,17 @@ async def drained(mesh: Mesh, bar: Progress) -> None:
 
 
 def _stalled(mesh: Mesh, found: ServicesStatus) -> CliError:
-    log = mesh.directory / "logs/services.log"
     if found.to_publish:
         waits = "; ".join(f"{service}: {as_text(told)}" for service, told in found.unpublished.items())
-        return CliError(
-            f"{waits}; none was for {DRAIN_STALL_S:.0f} s",
-            where=f"outboxes of {mesh.data}",
-            cause="the event log takes nothing; its reason is in the services' log",
-            next_step=f"tail {log}",
-            code=ExitCode.UNHEALTHY,
-        )
+        who, why = "outboxes", "the event log takes nothing; its reason is in the services' log"
+    else:
+        waits = f"{sum(found.lag.values())} events wait to be delivered"
+        who, why = "consumers", "a consumer fails over and over; its reason is in the log"
     return CliError(
-        f"{sum(found.lag.values())} events wait to be delivered and none was for {DRAIN_STALL_S:.0f} s",
-        where=f"consumers of {mesh.data}",
-        cause="a consumer fails over and over; its reason is in the log",
-        next_step=f"tail {log}",
+        f"{waits}; none was for {DRAIN_STALL_S:.0f} s",
+        where=f"{who} of {mesh.data}",
+        cause=why,
+        next_step=f"tail {mesh.directory / 'logs/services.log'}",
         code=ExitCode.UNHEALTHY,
     )
 

@@ -585,7 +585,7 @@ MUTANTS = (
     Mutant(
         "delete without a tombstone",
         "post_svc/flows/change_post.py",
-        "        await self.cards.tell([changed.post], timeout_s=TELL_WITHIN_S)\n",
+        "        await self.cards.retell([changed.post], timeout_s=TELL_WITHIN_S)\n",
         "",
         "tests/system/test_strict.py::test_a_tombstone_is_there_when_a_delete_is_acknowledged",
     ),

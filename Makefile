@@ -30,7 +30,7 @@ mutants: $(DEV_DEPS) ## Plant the bugs that matter and show which test catches e
 	$(BIN)/python tools/mutants.py $(ARGS)
 
 .PHONY: nemesis
-nemesis: $(DEV_DEPS) ## Kill, hang, overload and mislead a cluster under load and check every feed (about 25 minutes)
+nemesis: $(DEV_DEPS) ## Kill, hang, overload and mislead a cluster under load and check every feed (about 10 minutes)
 	$(BIN)/python -m pytest -m nemesis tests/nemesis tests/system $(ARGS)
 
 .PHONY: check

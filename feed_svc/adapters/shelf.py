@@ -58,17 +58,19 @@ class ReadThroughShelf:
         cards: dict[int, Card] = {}
         authors: dict[int, AuthorCard] = {}
         kept_cards, kept_authors = kept.cards, kept.authors
-        missing: list[int] = []
-        for post_id in post_ids:
+        missing: list[int] = []  # places
+        for place, post_id in enumerate(post_ids):
             card = kept_cards.get(post_id)
             author = kept_authors.get(card.author_id) if card is not None else None
             if card is None or author is None:
-                missing.append(post_id)
+                missing.append(place)
             else:
                 cards[post_id], authors[card.author_id] = card, author
         if not missing:
             return Records(cards, authors)
-        read = await self._read_and_keep(missing)
+        # Authors that are known come with the cards in one call.
+        known = [author_ids[place] for place in missing] if len(author_ids) == len(post_ids) else ()
+        read = await self._read_and_keep([post_ids[place] for place in missing], known)
         return Records({**cards, **read.cards}, {**authors, **read.authors}, read.whole)
 
     async def _read_and_keep(self, post_ids: Sequence[int], author_ids: Sequence[int] = ()) -> Records:

@@ -14,6 +14,7 @@ from feedmesh.graph.v1 import graph_internal_service_pb2_grpc as graph_rpc
 from feedmesh.post.v1 import post_internal_service_pb2 as post_pb
 from feedmesh.post.v1 import post_internal_service_pb2_grpc as post_rpc
 
+from feedmesh_cli.complaints import complaints
 from feedmesh_cli.failures import CliError, ExitCode
 from feedmesh_cli.mesh_file import Mesh
 from feedmesh_cli.mesh_status import ServicesStatus, as_text, read_status
@@ -90,33 +91,36 @@ async def drained(mesh: Mesh, bar: Progress) -> None:
     Raises CliError when nothing is published or handled for DRAIN_STALL_S.
     """
     clock = SystemClock()
-    least, since = (sys.maxsize, sys.maxsize), clock.monotonic()
+    before, since = (sys.maxsize, sys.maxsize), clock.monotonic()
     most = 0
     while not (found := await read_status(mesh)).settled:
         # What is published becomes lag, and more of it than waited: a sweeper publishes whole slots again.
         left = (found.to_publish, sum(found.lag.values()))
         most = max(most, sum(left))
         bar.show("deliveries", done=most - sum(left), total=most)
-        if left < least:
-            least, since = left, clock.monotonic()
+        if left[0] < before[0] or left[1] < before[1]:
+            since = clock.monotonic()
         elif clock.monotonic() - since > DRAIN_STALL_S:
             raise _stalled(mesh, found)
+        before = left
         await asyncio.sleep(0.05)
 
 
 def _stalled(mesh: Mesh, found: ServicesStatus) -> CliError:
     if found.to_publish:
         waits = "; ".join(f"{service}: {as_text(told)}" for service, told in found.unpublished.items())
-        who, why = "outboxes", "the event log takes nothing; its reason is in the services' log"
+        who, why = "outboxes", "the event log takes nothing"
     else:
-        waits = f"{sum(found.lag.values())} events wait to be delivered"
-        who, why = "consumers", "a consumer fails over and over; its reason is in the log"
+        behind = {group: lag for group, lag in found.lag.items() if lag}
+        waits = "; ".join(f"{group}: {lag} events wait to be delivered" for group, lag in behind.items())
+        who, why = "consumers", "a consumer fails over and over"
     return CliError(
         f"{waits}; none was for {DRAIN_STALL_S:.0f} s",
         where=f"{who} of {mesh.data}",
         cause=why,
-        next_step=f"tail {mesh.directory / 'logs/services.log'}",
+        next_step=f"tail {mesh.logs}/*.log",
         code=ExitCode.UNHEALTHY,
+        detail=complaints(mesh.logs),
     )
 
 

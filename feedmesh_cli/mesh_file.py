@@ -89,6 +89,11 @@ class Mesh:
         return Path(self.data)
 
     @property
+    def logs(self) -> Path:
+        """Where the services' logs are, one file for each process."""
+        return self.directory / "logs"
+
+    @property
     def edge_address(self) -> str:
         """Host and port of Envoy."""
         return self.edge.split("://", 1)[1]

@@ -70,7 +70,7 @@ async def read_page(mesh: Mesh) -> ServicesStatus:
             "the services do not answer",
             where=f"{mesh.status}/status",
             cause="their process is overloaded or has ended",
-            next_step=f"tail {mesh.directory / 'logs/services.log'}",
+            next_step=f"tail {mesh.logs}/*.log",
             code=ExitCode.UNHEALTHY,
         ) from fault
 

@@ -54,7 +54,7 @@ async def restart_part(mesh: Mesh, part: str, *, timeout_s: float) -> float:
         await asyncio.sleep(POLL_S)
     raise CliError(
         f"{part} does not run again after {timeout_s:.0f} s",
-        where=str(mesh.directory / "logs"),
+        where=str(mesh.logs),
         next_step="feedmesh status",
         code=ExitCode.UNHEALTHY,
     )

@@ -108,6 +108,20 @@ MUTANTS = (
         "tests/contract/test_hot_keys.py::test_a_hot_key_is_read_once_a_second_by_every_process_and_cools",
     ),
     Mutant(
+        "a caller who leaves takes the statement with him that others wait for",
+        "foundation/cql/session.py",
+        "            return await asyncio.shield(work)\n",
+        "            return await work\n",
+        "tests/contract/test_cql_session.py::test_who_runs_out_of_time_while_a_statement_is_prepared_leaves_it_to_the_others",
+    ),
+    Mutant(
+        "a member that was given no place waits for ever",
+        "foundation/events/kafka_log.py",
+        "if self._owned else self._unread_by_anybody(consumer)\n",
+        "if self._owned else 0\n",
+        "tests/contract/test_event_log.py::test_kafka_member_that_was_given_no_place_while_its_group_is_behind_is_replaced_ever_more_seldom",
+    ),
+    Mutant(
         "a rewind that lasts only until the next failure",
         "foundation/events/sql_log.py",
         "                    .values(committed=last)\n",

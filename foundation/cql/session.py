@@ -35,7 +35,7 @@ from cassandra.policies import (
 from cassandra.query import UNSET_VALUE, BatchStatement, BatchType, PreparedStatement, tuple_factory
 
 from foundation.cql.address import CqlAddress
-from foundation.errors import DeadlineExceeded, DomainError, Exhausted, Unavailable
+from foundation.errors import DeadlineExceeded, Exhausted, Unavailable
 
 MAX_IN_FLIGHT = 1_024
 """Statements sent and not answered; more wait their turn."""
@@ -85,7 +85,8 @@ class Cql:
         self._session = session
         self._loop = loop
         self._threads = threads
-        self._prepared: dict[Statement, asyncio.Future[PreparedStatement]] = {}
+        self._prepared: dict[Statement, PreparedStatement] = {}
+        self._preparing: dict[Statement, asyncio.Future[PreparedStatement]] = {}
         self._gate = asyncio.Semaphore(MAX_IN_FLIGHT)
         self._waiting = 0
         self._answers: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
@@ -170,19 +171,27 @@ class Cql:
 
     async def _prepare(self, statement: Statement) -> PreparedStatement:
         prepared = self._prepared.get(statement)
-        if prepared is None:
-            prepared = self._prepared[statement] = self._loop.create_future()
-            try:
-                made = await self._in_thread(lambda: self._session.prepare(statement.text))
-            except BaseException as failure:
-                del self._prepared[statement]
-                waiting = isinstance(failure, DomainError)
-                prepared.set_exception(failure if waiting else Unavailable("STORE_UNAVAILABLE", "not prepared"))
-                prepared.exception()  # retrieved: there may be nobody else
-                raise
-            made.is_idempotent = statement.idempotent
-            prepared.set_result(made)
-        return await prepared
+        if prepared is not None:
+            return prepared
+        work = self._preparing.get(statement) or self._begin_preparing(statement)
+        try:
+            # Whoever runs out of time meanwhile goes alone: the others, and whoever comes later, need it still.
+            return await asyncio.shield(work)
+        except (DriverException, NoHostAvailable, OSError) as failure:
+            raise _translated(failure) from failure
+
+    def _begin_preparing(self, statement: Statement) -> asyncio.Future[PreparedStatement]:
+        work = self._loop.run_in_executor(self._threads, self._session.prepare, statement.text)
+        self._preparing[statement] = work
+
+        def ended(_: object) -> None:
+            del self._preparing[statement]
+            if not work.cancelled() and work.exception() is None:
+                made = self._prepared[statement] = work.result()
+                made.is_idempotent = statement.idempotent
+
+        work.add_done_callback(ended)
+        return work
 
     async def _send(self, bound: Any, statement: Statement) -> tuple[list[Row], Any]:
         if self._waiting >= MAX_WAITING:

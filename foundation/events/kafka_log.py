@@ -67,6 +67,9 @@ SILENT_S = 10.0
 """A member that was handed nothing for so long looks whether there is nothing; twice in a row, for a record may be on
 its way. One that is behind both times is replaced: a consumer that its group had given up while its whole process was
 stopped, after a broker had died, was seen to fetch nothing for ever (librdkafka 2.16, group.protocol=consumer)."""
+PLACELESS_SILENT_S = 320.0
+"""The same for a member without any place while its group is behind: it may be one too many for its topics, so it waits
+twice as long after each time it was replaced in vain, up to this."""
 
 Place = tuple[str, int]
 """A topic, as Kafka calls it, and a partition."""
@@ -355,6 +358,7 @@ class _Member:
         self._heard_at = clock.monotonic()
         """When records came, or silence was found to be right."""
         self._behind_before = False
+        self._patience_s = SILENT_S
         self._ahead: deque[Record] = deque()
         """Read and not handed out: a poll that was cancelled leaves them to the next one."""
         self._ahead_lock = threading.Lock()
@@ -435,23 +439,36 @@ class _Member:
         if not messages and (first := consumer.poll(wait_s)) is not None:
             messages = [first, *(consumer.consume(max_records - 1, 0) if max_records > 1 else ())]
         self._keep(messages)
-        if self._clock.monotonic() > self._heard_at + SILENT_S:
+        if self._clock.monotonic() > self._heard_at + self._patience_s:
             self._on_silence(consumer)
 
     def _on_silence(self, consumer: Consumer) -> None:
         """Nothing came for a while: is there nothing?"""
         self._heard_at = self._clock.monotonic()
+        behind = self._unread(consumer) if self._owned else self._unread_by_anybody(consumer)
+        if behind and self._behind_before:
+            logger.error(
+                "kafka_consumer_stuck",
+                group=self._settings["group.id"],
+                places=behind,
+                owned=len(self._owned),
+            )
+            self._patience_s = SILENT_S if self._owned else min(2 * self._patience_s, PLACELESS_SILENT_S)
+            self._on_close()
+            self._forget(list(self._owned))
+        self._behind_before = bool(behind) and not self._behind_before
+
+    def _unread(self, consumer: Consumer) -> int:
+        """How many of our places have records that were not handed out."""
         owned = sorted(self._owned)
         if unknown := [place for place in owned if place not in self._next and place not in self._done]:
             self._look_up(unknown)
-        ends = _partitions(dict.fromkeys(owned, OFFSET_END))
-        newest = _offsets(consumer.offsets_for_times(ends, timeout=ANSWER_WITHIN_S)) if ends else {}
-        behind = [place for place in owned if newest[place] > self._next.get(place, self._done.get(place, 0))]
-        if behind and self._behind_before:
-            logger.error("kafka_consumer_stuck", group=self._settings["group.id"], places=len(behind))
-            self._on_close()
-            self._forget(owned)
-        self._behind_before = bool(behind) and not self._behind_before
+        newest = _ends(consumer, owned, OFFSET_END)
+        return sum(newest[place] > self._next.get(place, self._done.get(place, 0)) for place in owned)
+
+    def _unread_by_anybody(self, consumer: Consumer) -> int:
+        """How many places of our topics have records that the group has not finished."""
+        return sum(left > 0 for left in _left(consumer, [self._prefix + topic for topic in self._topics]).values())
 
     def _on_keep_alive(self) -> None:
         consumer = self._consumer
@@ -625,6 +642,7 @@ class _Member:
         if records:
             self._heard_at = self._clock.monotonic()
             self._behind_before = False
+            self._patience_s = SILENT_S
             self._told.clear()
         if failure is not None:
             if failure.fatal():
@@ -703,15 +721,7 @@ class _Watermarks:
         self._thread.shutdown(wait=False)
 
     def _on_lag(self, group: str, topics: Sequence[str]) -> int:
-        asker = self._on_asker(group)
-        places = _places_of(asker, topics)
-        committed = _offsets(asker.committed(_partitions(places), timeout=ANSWER_WITHIN_S))
-        oldest, newest = (
-            _offsets(asker.offsets_for_times(_partitions(dict.fromkeys(places, end)), timeout=ANSWER_WITHIN_S))
-            for end in (OFFSET_BEGINNING, OFFSET_END)
-        )
-        # Records that were deleted by age are not waited for.
-        return sum(max(0, newest[place] - max(committed[place], oldest[place])) for place in places)
+        return sum(_left(self._on_asker(group), topics).values())
 
     def _on_asker(self, group: str) -> Consumer:
         asker = self._askers.get(group)
@@ -736,6 +746,22 @@ def _places_of(asker: Consumer, topics: Sequence[str]) -> list[Place]:
             raise KafkaException(found.error)
         places += [(topic, partition) for partition in found.partitions]
     return places
+
+
+def _left(asker: Consumer, topics: Sequence[str]) -> dict[Place, int]:
+    """Each partition of *topics* to the records that the asker's group has not finished.
+
+    Records that were deleted by age are not waited for.
+    """
+    places = _places_of(asker, topics)
+    committed = _offsets(asker.committed(_partitions(places), timeout=ANSWER_WITHIN_S))
+    oldest, newest = (_ends(asker, places, end) for end in (OFFSET_BEGINNING, OFFSET_END))
+    return {place: max(0, newest[place] - max(committed[place], oldest[place])) for place in places}
+
+
+def _ends(asker: Consumer, places: Sequence[Place], end: int) -> dict[Place, int]:
+    """The oldest or the next offset of each of *places*."""
+    return _offsets(asker.offsets_for_times(_partitions(dict.fromkeys(places, end)), timeout=ANSWER_WITHIN_S))
 
 
 def _offsets(found: Sequence[TopicPartition]) -> dict[Place, int]:

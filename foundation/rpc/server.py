@@ -7,6 +7,7 @@ arrive as bytes and answers may be bytes.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass, field
@@ -273,7 +274,9 @@ class _Gate:
                 return encoded
             except aio.AbortError:
                 raise
-            except Exception as failure:  # noqa: BLE001 - the edge is where every failure becomes a status
+            except (Exception, asyncio.CancelledError) as failure:
+                if _by_caller(failure):
+                    raise
                 error = self._translated(failure, method)
                 metrics.failed(clock.monotonic() - began, error.status)
             finally:
@@ -315,7 +318,9 @@ class _Gate:
                 return
             except aio.AbortError:
                 raise
-            except Exception as failure:  # noqa: BLE001 - as above
+            except (Exception, asyncio.CancelledError) as failure:
+                if _by_caller(failure):
+                    raise
                 error = self._translated(failure, method)
                 metrics.failed(clock.monotonic() - began, error.status)
             finally:
@@ -339,7 +344,7 @@ class _Gate:
         enter(deadline)
         return Call(user_id, deadline, context)
 
-    def _translated(self, failure: Exception, method: MethodDescriptor) -> DomainError:
+    def _translated(self, failure: BaseException, method: MethodDescriptor) -> DomainError:
         if isinstance(failure, DomainError):
             return failure
         if isinstance(failure, TimeoutError):
@@ -353,6 +358,17 @@ class _Gate:
             with suppress(Unavailable):  # the name of an error must not become another one
                 return str(self._ids.next())
         return str(self._clock.now_ms())
+
+
+def _by_caller(failure: BaseException) -> bool:
+    """Whether *failure* is the end of this task, by a caller who left or a server that stops.
+
+    Else something that its handler waited for was cancelled from elsewhere: a defect, which must not look like that.
+    """
+    if not isinstance(failure, asyncio.CancelledError):
+        return False
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 _OVERLOADED = status_of(Exhausted("OVERLOADED", "the service is busy"))

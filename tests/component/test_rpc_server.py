@@ -62,6 +62,10 @@ class Feed:
                 raise NotFound("USER_NOT_FOUND", "no such user", user_id=7)
             case "bug":
                 raise RuntimeError("a secret of the house")
+            case "shared":
+                of_others: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+                of_others.cancel()
+                return await of_others
             case "header":
                 return feed_pb.GetFeedResponse(next_cursor=call.header("x-asked")).SerializeToString()
             case "quota":
@@ -200,9 +204,10 @@ async def test_a_domain_error_keeps_its_reason_and_data(world: World) -> None:
     assert dict(info(refused.value).metadata) == {"user_id": "7"}
 
 
-async def test_a_bug_says_nothing_but_an_id(world: World) -> None:
+@pytest.mark.parametrize("bug", ["bug", "shared"])
+async def test_a_bug_says_nothing_but_an_id(world: World, bug: str) -> None:
     with pytest.raises(aio.AioRpcError) as refused:
-        await world.get("bug")
+        await world.get(bug)
     assert refused.value.code() is grpc.StatusCode.INTERNAL
     assert "secret" not in str(refused.value)
     assert info(refused.value).metadata["error_id"]

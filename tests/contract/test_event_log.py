@@ -658,6 +658,31 @@ async def test_kafka_member_that_fetches_nothing_is_replaced(
         assert member._consumer is not stuck
 
 
+async def test_kafka_member_that_was_given_no_place_while_its_group_is_behind_is_replaced_ever_more_seldom(
+    open_kafka: OpenKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_adapter, "SILENT_S", 0.4)
+    monkeypatch.setattr(kafka_adapter, "PLACELESS_SILENT_S", 1.2)
+    async with open_kafka() as log, open_kafka() as hog:
+        await log.append([event(1)])
+        assert numbers(await poll(hog)) == [1]  # all there is, and it is not committed
+        assert not await log.poll(GROUP, [POSTS_CREATED], max_records=10, wait_s=0.1)
+        (member,) = log._members_of(GROUP)
+        assert not member._owned
+        seen = [member._consumer]
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while loop.time() < began + 8:
+            await log.poll(GROUP, [POSTS_CREATED], max_records=10, wait_s=0.1)
+            await hog.poll(GROUP, [POSTS_CREATED], max_records=10, wait_s=0.1)
+            if member._consumer is not None and member._consumer is not seen[-1]:
+                seen.append(member._consumer)
+        assert 2 <= len(seen) <= 5  # every 0.8 s it would be 10
+        assert member._patience_s == 1.2
+    async with open_kafka() as log:
+        assert numbers(await poll(log)) == [1]
+
+
 async def test_kafka_member_that_has_nothing_to_read_is_left_alone(
     open_kafka: OpenKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:

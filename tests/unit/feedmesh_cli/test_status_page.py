@@ -165,8 +165,28 @@ async def test_a_load_that_waits_for_nothing_gives_up_and_says_for_what(
                 await drained(mesh, bar)
             assert services.looked_at.count("outboxes") == 4, "at 75 s it is certain"
             services.waiting = NOTHING
-            with pytest.raises(CliError, match="3 events wait to be delivered"):
+            mesh.logs.mkdir()
+            (mesh.logs / "fanout_worker.log").write_text(
+                '{"group":"fanout.posts","event":"old","level":"error","timestamp":"1"}\n'
+                '{"group":"fanout.posts","reason":"STORE_TIMEOUT","event":"dependency_away",'
+                '"level":"warning","timestamp":"2"}\nno data\n[1]\n{"event":"fine","level":"info","timestamp":"3"}\n'
+            )
+            (mesh.logs / "feed_svc.log").write_text('{"event":"fine","level":"info","timestamp":"3"}\n')
+            with pytest.raises(CliError, match=r"fanout\.posts: 3 events wait to be delivered") as stalled:
                 await drained(mesh, bar)
+            assert stalled.value.detail == (
+                "fanout_worker.log: 2 dependency_away group=fanout.posts reason=STORE_TIMEOUT"
+            )
+
+
+async def test_events_of_others_hide_no_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "SystemClock", HastyClock)
+    services = Services()
+    services.soon = [(NOTHING, behind) for behind in (3, 900, 800, 700, 600, 500, 0)]
+    async with mesh_of(services, tmp_path) as mesh:
+        with progress() as bar:
+            await drained(mesh, bar)
+    assert not services.soon
 
 
 async def test_a_sweep_that_publishes_more_than_waited_is_progress(

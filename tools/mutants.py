@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -468,7 +469,7 @@ MUTANTS = (
         "feed_svc/stages/walk.py",
         "    floor = max([after_id, *(part.floor for part in parts)])\n",
         "    floor = after_id\n",
-        "tests/unit/feed_svc/test_walk.py::test_walking_to_the_end_is_the_model_without_gap_or_repeat",
+        "tests/unit/feed_svc/test_walk.py::test_parts_are_merged_above_the_greatest_floor_only",
     ),
     Mutant(
         "an author's floor taken for the end of what they wrote",
@@ -769,10 +770,16 @@ def main() -> None:
     words = sys.argv[1:]
     chosen = [mutant for mutant in MUTANTS if not words or any(word in mutant.name for word in words)]
     with tempfile.TemporaryDirectory(prefix="feedmesh-mutants-") as scratch, ThreadPoolExecutor(AT_ONCE) as pool:
-        verdicts = list(pool.map(lambda pair: _try(Path(scratch) / str(pair[0]), pair[1]), enumerate(chosen)))
-    for mutant, (caught, why) in zip(chosen, verdicts, strict=True):
-        print(f"{'caught  ' if caught else 'SURVIVED'} {mutant.name}: {why}")
-    sys.exit(0 if chosen and all(caught for caught, _ in verdicts) else 1)
+        verdicts = list(pool.map(lambda pair: _timed(Path(scratch) / str(pair[0]), pair[1]), enumerate(chosen)))
+    for mutant, (caught, why, seconds) in zip(chosen, verdicts, strict=True):
+        print(f"{'caught  ' if caught else 'SURVIVED'} {mutant.name}: {why} in {seconds:.1f} s")
+    sys.exit(0 if chosen and all(caught for caught, _, _ in verdicts) else 1)
+
+
+def _timed(copy: Path, mutant: Mutant) -> tuple[bool, str, float]:
+    began = time.monotonic()
+    caught, why = _try(copy, mutant)
+    return caught, why, time.monotonic() - began
 
 
 def _try(copy: Path, mutant: Mutant) -> tuple[bool, str]:

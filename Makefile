@@ -10,6 +10,8 @@ UV := UV_PYTHON_DOWNLOADS=never $(BIN)/uv
 # Stamps tell which dependencies are in the environment, so that a second run starts at once.
 RUN_DEPS := .venv/.deps-run
 DEV_DEPS := .venv/.deps-dev
+# Test files that run at the same time, each with engines of its own.
+LANES := 2
 
 .PHONY: up
 up: setup ## Start the embedded mesh with a small world and print what to try (ARGS="--data DIR --detach")
@@ -22,8 +24,8 @@ ifdef EXTRA
 endif
 
 .PHONY: test
-test: $(DEV_DEPS) ## Install what the tests need and run all of them (ARGS="-k name")
-	$(BIN)/python -m pytest $(ARGS)
+test: $(DEV_DEPS) ## Install what the tests need and run all of them in two lanes (ARGS="-k name", LANES=0 for none)
+	$(BIN)/python -m pytest -n $(LANES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: mutants
 mutants: $(DEV_DEPS) ## Plant the bugs that matter and show which test catches each (ARGS="word of a name")

@@ -10,13 +10,13 @@ from typing import TypeVar
 
 from feedmesh_cli.failures import CliError, ExitCode
 from foundation.model.clock import SystemRandomness
+from foundation.runtime.settings import from_environment
 
 DEFAULT_EDGE_PORT = 8080
 PORTS_PER_MESH = 10
 """The span of an embedded mesh with --port-base; one with engines of its own takes three of them."""
-FIRST_CHOSEN_PORT = 22_000
-CHOSEN_PORTS = 10_000
-"""Ports are chosen from here on; Linux gives outgoing connections those from 32,768 on."""
+PORT_RANGE = "22000-31999"
+"""Ports are chosen from these; Linux gives outgoing connections those from 32,768 on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,19 +51,40 @@ class ClusterPorts(MeshPorts):
     feed_svc_status: int
 
 
+@dataclass(frozen=True)
+class _Choice:
+    """What ports are chosen from, from the environment: for whoever starts several meshes at the same moment."""
+
+    port_range: str = ""
+    """FEEDMESH_PORT_RANGE, "first-last". Empty: PORT_RANGE, and 8080 for the edge of a mesh."""
+
+    def ports(self) -> range:
+        first, _, last = (self.port_range or PORT_RANGE).partition("-")
+        if not (first.isdecimal() and last.isdecimal() and 1024 <= int(first) <= int(last) <= 65_535):
+            raise CliError(
+                f"FEEDMESH_PORT_RANGE={self.port_range!r} is no range of ports",
+                cause='it takes the form "first-last", from 1024 to 65535',
+                next_step=f"export FEEDMESH_PORT_RANGE={PORT_RANGE}, or unset it",
+                code=ExitCode.USAGE,
+            )
+        return range(int(first), int(last) + 1)
+
+
 P = TypeVar("P", bound=MeshPorts)
 
 
 def choose_ports(port_base: int | None, kind: type[P]) -> P:
     """The ports of a new mesh.
 
-    With *port_base* exactly those that follow it, or CliError; else 8080 for the edge when it is free and free ones for
-    the rest. A port is free when it can be bound now; another program may still take it before we do.
+    With *port_base* exactly those that follow it, or CliError; else free ones: 8080 for the edge when it is free and no
+    FEEDMESH_PORT_RANGE is given. A port is free when it can be bound now; another program may still take it before we
+    do.
     """
     names = [field.name for field in fields(kind)]
     span = -(-len(names) // PORTS_PER_MESH) * PORTS_PER_MESH
     if port_base is None:
-        edge = DEFAULT_EDGE_PORT if is_free(DEFAULT_EDGE_PORT) else None
+        given = from_environment(_Choice).port_range
+        edge = DEFAULT_EDGE_PORT if not given and is_free(DEFAULT_EDGE_PORT) else None
         rest = free_ports(len(names) - (edge is not None))
         return kind(**dict(zip(names, ([edge] if edge else []) + rest, strict=True)))
     if not 1024 <= port_base <= 65_535 - span:
@@ -139,17 +160,18 @@ def _next_free_base(base: int, span: int) -> int:
 def free_ports(count: int) -> list[int]:
     """Free ports that no outgoing connection takes by chance before they are used: below the range of those."""
     chance = SystemRandomness()
+    ports = from_environment(_Choice).ports()
     found: list[int] = []
     if count == 0:
         return found
     for _ in range(100 * count):
-        port = FIRST_CHOSEN_PORT + int.from_bytes(chance.token_bytes(2)) % CHOSEN_PORTS
+        port = ports[int.from_bytes(chance.token_bytes(4)) % len(ports)]
         if port not in found and is_free(port):
             found.append(port)
         if len(found) == count:
             return found
     raise CliError(
-        f"no {count} free ports between {FIRST_CHOSEN_PORT} and {FIRST_CHOSEN_PORT + CHOSEN_PORTS}",
+        f"no {count} free ports between {ports[0]} and {ports[-1]}",
         cause="other programs listen on nearly all of them",
         next_step="name a base of your own with --port-base",
     )

@@ -1,4 +1,10 @@
-"""Fixtures of the kit, for every test."""
+"""Fixtures of the kit, for every test; what lanes of one run keep apart."""
+
+import os
+import shutil
+import tempfile
+
+import pytest
 
 from tests.kit.cassandra import cassandra, keyspaces
 from tests.kit.graph_stores import graph
@@ -33,3 +39,26 @@ __all__ = [
     "valkey_cluster",
     "valkeys",
 ]
+
+PORTS = range(22_000, 32_000)
+STATE_DIR = pytest.StashKey[str]()
+FIRST = {room: place for place, room in enumerate(("system", "contract", "component"))}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Meshes of this run leave the pointer of whoever runs it alone; those of its lanes choose from their own ports."""
+    os.environ["FEEDMESH_STATE_DIR"] = config.stash[STATE_DIR] = tempfile.mkdtemp(prefix="feedmesh-state-")
+    if lane := getattr(config, "workerinput", None):
+        lanes, number = int(lane["workercount"]), int(lane["workerid"].removeprefix("gw"))
+        span = len(PORTS) // lanes
+        mine = PORTS[number * span : (number + 1) * span]
+        os.environ["FEEDMESH_PORT_RANGE"] = f"{mine[0]}-{mine[-1]}"
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(config.stash[STATE_DIR], ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first, so that lanes end together."""
+    items.sort(key=lambda item: FIRST.get(item.path.parent.name, len(FIRST)))

@@ -10,10 +10,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+
+from foundation.model.clock import SystemClock
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = (
@@ -777,9 +778,10 @@ def main() -> None:
 
 
 def _timed(copy: Path, mutant: Mutant) -> tuple[bool, str, float]:
-    began = time.monotonic()
+    clock = SystemClock()
+    began = clock.monotonic()
     caught, why = _try(copy, mutant)
-    return caught, why, time.monotonic() - began
+    return caught, why, clock.monotonic() - began
 
 
 def _try(copy: Path, mutant: Mutant) -> tuple[bool, str]:

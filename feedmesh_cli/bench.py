@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -94,6 +95,8 @@ def bench(
     made_of = f"--users {users}" if name == POLICIES else f"--profile {profile}"
     made_of += f" --pulled {pulled}" if name in BENCHES else ""
     made_of += " --no-recommendations" if no_recommendations else ""
+    # Ended by whoever waits no longer, it takes its mesh along as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     figures, tables = asyncio.run(run())
     report = Report(command=f"feedmesh bench {name} --seconds {seconds:g} {made_of}", figures=figures, tables=tables)
     if save is not None:

@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import signal
+from collections.abc import Sequence
 
 from feedmesh_cli.failures import CliError, ExitCode
 from feedmesh_cli.mesh_file import Mesh, ProcessId, load_mesh
@@ -14,19 +15,20 @@ from foundation.model.clock import SystemClock
 
 DOWN_TIMEOUT_S = {"embedded": 8.0, "cluster": 40.0}
 """Cassandra and Kafka write down what they hold before they end."""
+GONE_WITHIN_S = 3.0
+"""How long the kernel may take to clear away what was killed."""
 POLL_S = 0.02
 
 
 async def stop_mesh(mesh: Mesh) -> None:
-    """Asks the supervisor to stop; after its profile's DOWN_TIMEOUT_S everything it left is ended."""
-    clock = SystemClock()
+    """Asks the supervisor to stop; after its profile's DOWN_TIMEOUT_S everything it left is ended, and gone."""
     supervisor = mesh.processes["supervisor"]
     _send(supervisor, signal.SIGTERM)
-    give_up = clock.monotonic() + DOWN_TIMEOUT_S[mesh.profile]
-    while supervisor.alive() and clock.monotonic() < give_up:  # noqa: ASYNC110 - not our child
-        await asyncio.sleep(POLL_S)
-    for process in mesh.processes.values():
+    await _gone([supervisor], DOWN_TIMEOUT_S[mesh.profile])
+    left = list(mesh.processes.values())
+    for process in left:
         _send(process, signal.SIGKILL)
+    await _gone(left, GONE_WITHIN_S)
     mesh.forget()
     if mesh.temporary:
         shutil.rmtree(mesh.directory, ignore_errors=True)
@@ -58,6 +60,14 @@ async def restart_part(mesh: Mesh, part: str, *, timeout_s: float) -> float:
         next_step="feedmesh status",
         code=ExitCode.UNHEALTHY,
     )
+
+
+async def _gone(processes: Sequence[ProcessId], within_s: float) -> None:
+    """Returns when none of *processes* runs, after *within_s* in any case."""
+    clock = SystemClock()
+    give_up = clock.monotonic() + within_s
+    while any(process.alive() for process in processes) and clock.monotonic() < give_up:  # noqa: ASYNC110 - not ours
+        await asyncio.sleep(POLL_S)
 
 
 def _send(process: ProcessId, number: signal.Signals) -> None:

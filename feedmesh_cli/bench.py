@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -24,6 +24,8 @@ SECONDS = 8.0
 READERS = 1_000
 FOLLOWS = 200
 PULLED = 5
+CANCEL_AGAIN_S = 3.0
+T = TypeVar("T")
 
 
 def bench(
@@ -95,13 +97,32 @@ def bench(
     made_of = f"--users {users}" if name == POLICIES else f"--profile {profile}"
     made_of += f" --pulled {pulled}" if name in BENCHES else ""
     made_of += " --no-recommendations" if no_recommendations else ""
-    # Ended by whoever waits no longer, it takes its mesh along as Ctrl-C does.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    figures, tables = asyncio.run(run())
+    figures, tables = asyncio.run(_until_ended(run()))
     report = Report(command=f"feedmesh bench {name} --seconds {seconds:g} {made_of}", figures=figures, tables=tables)
     if save is not None:
         save.write_text(report.as_json() + "\n", encoding="utf-8")
     print(report.as_json() if json else _table(report), flush=True)
+
+
+async def _until_ended(work: Coroutine[Any, Any, T]) -> T:
+    """What *work* returns; SIGTERM or Ctrl-C ends it, and it takes its mesh along. Raises KeyboardInterrupt then."""
+    from foundation.runtime.run import watch_signals
+
+    ended = asyncio.Event()
+    watch_signals(ended)
+    task = asyncio.create_task(work, name="benchmark")
+    signalled = asyncio.create_task(ended.wait(), name="signals")
+    try:
+        await asyncio.wait([task, signalled], return_when=asyncio.FIRST_COMPLETED)
+        while not task.done():
+            # More than once: of thirty that were cancelled while they loaded their world two went on.
+            task.cancel()
+            await asyncio.wait([task], timeout=CANCEL_AGAIN_S)
+    finally:
+        signalled.cancel()
+    if task.cancelled():
+        raise KeyboardInterrupt
+    return task.result()
 
 
 def _table(report: Report) -> str:

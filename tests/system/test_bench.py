@@ -47,7 +47,7 @@ def test_one_that_is_ended_takes_its_mesh_along(tmp_path: Path) -> None:
         assert within(60, lambda: any("envoy" in line for line in parts(tmp_path))), "there is a mesh to be left behind"
         bench.send_signal(signal.SIGTERM)
         _, err = bench.communicate(timeout=60)
-        assert bench.returncode != 0
+        assert bench.returncode != 0, err
         # A process that was ended may take a moment to be gone.
         assert within(10, lambda: not parts(tmp_path)), f"{parts(tmp_path)}\n{err}"
         assert not [*tmp_path.glob("feedmesh*")]

@@ -6,6 +6,7 @@ import tempfile
 
 import pytest
 
+from feedmesh_cli.ports import PORT_RANGE
 from tests.kit.cassandra import cassandra, keyspaces
 from tests.kit.graph_stores import graph
 from tests.kit.kafka import kafka, kafka_broker, kafkas
@@ -40,7 +41,6 @@ __all__ = [
     "valkeys",
 ]
 
-PORTS = range(22_000, 32_000)
 STATE_DIR = pytest.StashKey[str]()
 FIRST = {room: place for place, room in enumerate(("system", "contract", "component"))}
 
@@ -50,8 +50,10 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["FEEDMESH_STATE_DIR"] = config.stash[STATE_DIR] = tempfile.mkdtemp(prefix="feedmesh-state-")
     if lane := getattr(config, "workerinput", None):
         lanes, number = int(lane["workercount"]), int(lane["workerid"].removeprefix("gw"))
-        span = len(PORTS) // lanes
-        mine = PORTS[number * span : (number + 1) * span]
+        first, last = map(int, PORT_RANGE.split("-"))
+        ports = range(first, last + 1)
+        span = len(ports) // lanes
+        mine = ports[number * span : (number + 1) * span]
         os.environ["FEEDMESH_PORT_RANGE"] = f"{mine[0]}-{mine[-1]}"
 
 

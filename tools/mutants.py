@@ -112,8 +112,8 @@ MUTANTS = (
     Mutant(
         "a caller who leaves takes the statement with him that others wait for",
         "foundation/cql/session.py",
-        "            return await asyncio.shield(work)\n",
-        "            return await work\n",
+        "        return await asyncio.shield(work)\n",
+        "        return await work\n",
         "tests/contract/test_cql_session.py::test_who_runs_out_of_time_while_a_statement_is_prepared_leaves_it_to_the_others",
     ),
     Mutant(

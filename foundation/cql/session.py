@@ -174,14 +174,13 @@ class Cql:
         if prepared is not None:
             return prepared
         work = self._preparing.get(statement) or self._begin_preparing(statement)
-        try:
-            # Whoever runs out of time meanwhile goes alone: the others, and whoever comes later, need it still.
-            return await asyncio.shield(work)
-        except (DriverException, NoHostAvailable, OSError) as failure:
-            raise _translated(failure) from failure
+        # Whoever runs out of time meanwhile goes alone: the others, and whoever comes later, need it still.
+        return await asyncio.shield(work)
 
     def _begin_preparing(self, statement: Statement) -> asyncio.Future[PreparedStatement]:
-        work = self._loop.run_in_executor(self._threads, self._session.prepare, statement.text)
+        work: asyncio.Future[PreparedStatement] = self._loop.create_task(
+            self._in_thread(lambda: self._session.prepare(statement.text)), name="cql prepare"
+        )
         self._preparing[statement] = work
 
         def ended(_: object) -> None:

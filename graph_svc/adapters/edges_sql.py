@@ -9,7 +9,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, Table, delete, insert, select, tuple_, update
+from sqlalchemy import Connection, Row, Select, Table, bindparam, delete, insert, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -37,6 +37,15 @@ from graph_svc.model import (
 PAIRS_PER_QUERY = 400
 IDS_PER_QUERY = 1_000
 FOLLOWER_ROWS_PER_QUERY = 5_000
+
+_CHANGE_VIEWERS = (
+    update(USERS)
+    .where(USERS.c.user_id == bindparam("viewer"))
+    .values(
+        following_count=USERS.c.following_count + bindparam("more"),
+        graph_version=USERS.c.graph_version + 1,
+    )
+)
 
 
 class SqlEdges:
@@ -205,15 +214,8 @@ def _write_follows(
     connection.execute(upsert.on_conflict_do_update(index_elements=["follower_id", "followee_id"], set_=kept), rows)
     _open_slots(connection, [change.change_id for change in changes])
     deltas = Counter(change.follower_id for change in changes)
-    for follower_id, count in deltas.items():
-        connection.execute(
-            update(USERS)
-            .where(USERS.c.user_id == follower_id)
-            .values(
-                following_count=USERS.c.following_count + (count if following else -count),
-                graph_version=USERS.c.graph_version + 1,
-            )
-        )
+    sign = 1 if following else -1
+    connection.execute(_CHANGE_VIEWERS, [{"viewer": user, "more": sign * count} for user, count in deltas.items()])
     return published
 
 

@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from sqlalchemy import Connection, delete, func, insert, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from foundation.sql.database import Database
 from graph_svc.adapters.edges_sql import PAIRS_PER_QUERY, following_rows
@@ -129,11 +131,12 @@ def _last_buckets(connection: Connection, followee_ids: Sequence[int]) -> dict[i
 
 
 def _count(connection: Connection, deltas: Counter[tuple[int, int]]) -> None:
-    for (followee_id, bucket), delta in deltas.items():
-        changed = connection.execute(
-            update(FOLLOWER_BUCKETS)
-            .where(FOLLOWER_BUCKETS.c.followee_id == followee_id, FOLLOWER_BUCKETS.c.bucket == bucket)
-            .values(n=FOLLOWER_BUCKETS.c.n + delta)
-        )
-        if changed.rowcount == 0:
-            connection.execute(insert(FOLLOWER_BUCKETS).values(followee_id=followee_id, bucket=bucket, n=delta))
+    if not deltas:
+        return
+    make = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
+    upsert = make(FOLLOWER_BUCKETS)
+    counted = upsert.on_conflict_do_update(
+        index_elements=["followee_id", "bucket"], set_={"n": FOLLOWER_BUCKETS.c.n + upsert.excluded.n}
+    )
+    rows = [{"followee_id": followee_id, "bucket": bucket, "n": n} for (followee_id, bucket), n in deltas.items()]
+    connection.execute(counted, rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json as json_lib
 import sys
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -92,10 +93,15 @@ def up(
     forget: Annotated[bool, typer.Option("--forget", hidden=True)] = False,
 ) -> None:
     """Start the mesh: Envoy, all services, their engines. Ctrl-C stops it, a second Ctrl-C at once."""
-    from feedmesh_cli.changing_settings import read_changes
     from feedmesh_cli.starting import UpOptions
     from feedmesh_cli.up import Started, temporary_directory, up_detached, up_in_foreground
 
+    settings: Mapping[str, str] = {}
+    if changes:
+        # It knows what every service can be told: half a second that a start without it need not wait for.
+        from feedmesh_cli.changing_settings import read_changes
+
+        settings = read_changes(changes)
     options = UpOptions(
         data=data.absolute() if data else temporary_directory(),
         temporary=data is None or forget,
@@ -110,7 +116,7 @@ def up(
         redis=redis,
         fanout_workers=fanout_workers,
         restart_after_s=restart_after,
-        changes=read_changes(changes or ()),
+        changes=settings,
     )
 
     def tell(started: Started) -> None:

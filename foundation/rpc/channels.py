@@ -13,10 +13,12 @@ from foundation.model.clock import SystemClock, SystemRandomness
 from foundation.rpc.auth import INTERNAL_HEADER
 from foundation.rpc.deadlines import timeout
 from foundation.rpc.errors import error_of
-from foundation.rpc.server import MAX_MESSAGE_BYTES
 from foundation.rpc.throttle import Throttle
 
 Response = TypeVar("Response", bound=Message)
+
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+"""Largest request or answer between services; the edge allows callers far less."""
 
 
 class InternalChannel:

@@ -27,6 +27,7 @@ from foundation.model.clock import Clock
 from foundation.model.ids import Ids
 from foundation.rpc.admission import Admission, Priority, probing_lag
 from foundation.rpc.auth import Authenticator
+from foundation.rpc.channels import MAX_MESSAGE_BYTES
 from foundation.rpc.deadlines import LEAST_S, NO_DEADLINE_S, Deadline, enter
 from foundation.rpc.errors import FieldViolations, status_of
 from foundation.telemetry.logging import logger
@@ -36,9 +37,6 @@ Context = aio.ServicerContext[Any, Any]
 Answer = bytes | Message
 Worth = Priority | Callable[[Any], Priority]
 """A priority, or a function of the request, whose rules nobody has checked yet: it looks at a field or two."""
-
-MAX_MESSAGE_BYTES = 4 * 1024 * 1024
-"""Largest request or answer between services; the edge allows callers far less."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Table, func, insert, select, update
 
 from feedmesh_cli.loading import Progress
+from feedmesh_cli.world import World
 from foundation.model.ids import id_at
 from foundation.model.tiers import Tier
 from foundation.sql.database import open_database
@@ -86,6 +87,13 @@ def stored_world(
         # The place makes them unique: two may be of one millisecond.
         posts=id_at(now_ms) - ages * 2**22 + np.arange(count, dtype=np.int64),
     )
+
+
+def stored_graph(world: World, *, now_ms: int) -> StoredWorld:
+    """The users and follows of *world*, in its order of users; nobody has written anything."""
+    followers, followees = np.unique(world.follows, axis=0).T
+    chance = np.random.default_rng(0)
+    return stored_world(len(world.usernames), followers, followees, chance=chance, now_ms=now_ms, posts_of_each=0)
 
 
 def bucket_places(followees: Ids) -> Ids:

@@ -5,6 +5,7 @@ import shutil
 import tempfile
 
 import pytest
+import structlog
 
 from feedmesh_cli.ports import PORT_RANGE
 from tests.kit.cassandra import cassandra, keyspaces
@@ -47,6 +48,9 @@ FIRST = {room: place for place, room in enumerate(("system", "contract", "compon
 
 def pytest_configure(config: pytest.Config) -> None:
     """Meshes of this run leave the pointer of whoever runs it alone; those of its lanes choose from their own ports."""
+    # Tracebacks in colour with every variable, the default, take longer than the tests that log one.
+    plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, plain])
     os.environ["FEEDMESH_STATE_DIR"] = config.stash[STATE_DIR] = tempfile.mkdtemp(prefix="feedmesh-state-")
     if lane := getattr(config, "workerinput", None):
         lanes, number = int(lane["workercount"]), int(lane["workerid"].removeprefix("gw"))

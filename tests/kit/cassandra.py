@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from itertools import count
@@ -64,7 +65,10 @@ class OwnCassandra:
 
 @pytest.fixture(scope="session")
 def cassandra(valkeys: Valkeys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """host:port of the run's Cassandra."""
+    """host:port of the run's Cassandra: one of its own, or one that several runs share."""
+    if shared := os.environ.get("FEEDMESH_TEST_CASSANDRA"):
+        yield shared
+        return
     own = OwnCassandra(valkeys, tmp_path_factory.mktemp("cassandra"))
     yield own.address
     own.stop()
@@ -80,7 +84,7 @@ def keyspaces(cassandra: str) -> dict[str, str]:
 async def migrated(keyspaces: dict[str, str], package: str) -> AsyncIterator[Cql]:
     """A session of the keyspace of *package*, made at its first use: tests keep apart by fresh ids."""
     if package not in keyspaces:
-        url = f"cassandra://{keyspaces['']}/test_{next(_numbers)}"
+        url = f"cassandra://{keyspaces['']}/test_{os.getpid()}_{next(_numbers)}"
         await migrate(CqlAddress.parse(url), migrations_of(package), SystemClock(), holder="tests")
         keyspaces[package] = url
     async with open_keyspace(keyspaces[package], package) as cql:

@@ -12,7 +12,7 @@ from feedmesh_cli.ports import PORTS_PER_MESH, MeshPorts, choose_ports, free_por
 
 
 def free_base() -> int:
-    for base in range(20_000, 30_000, PORTS_PER_MESH):
+    for base in free_ports(100):
         if all(is_free(base + place) for place in range(2 * PORTS_PER_MESH)):
             return base
     raise AssertionError("no free ports")

@@ -48,8 +48,6 @@ GROUP = "readers"
 TESTS = count()
 JOINED_WITHIN_S = 10.0
 QUIET_S = 0.5
-SHORT_S = 0.8
-"""No pause of the loop is longer on a busy machine; one that waits for a broker that is away is."""
 
 
 class OpenLog(Protocol):
@@ -700,13 +698,13 @@ async def test_kafka_member_that_has_nothing_to_read_is_left_alone(
 
 
 async def test_kafka_full_queue_refuses_and_never_blocks() -> None:
-    async with kafka_log("127.0.0.1:1", SystemClock(), delivery_timeout_s=2.0, max_queued=100) as log:
+    async with kafka_log("127.0.0.1:1", SystemClock(), delivery_timeout_s=1.0, max_queued=100) as log:
         loop = asyncio.get_running_loop()
         began = loop.time()
         with pytest.raises(Unavailable) as refused:
             await log.append([event(n) for n in range(200)])
         assert refused.value.metadata == {"cause": "QUEUE_FULL"}
-        assert loop.time() - began < SHORT_S
+        assert loop.time() - began < 0.2
 
         async def times_out() -> bool:
             # What filled the queue leaves it when librdkafka next looks at ages, about once a second.
@@ -716,7 +714,7 @@ async def test_kafka_full_queue_refuses_and_never_blocks() -> None:
 
         async with longest_pause() as pause:
             await eventually(times_out, timeout_s=8)
-        assert pause() < SHORT_S
+        assert pause() < 0.2
 
 
 async def test_kafka_that_is_away_is_unavailable_in_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -731,7 +729,7 @@ async def test_kafka_that_is_away_is_unavailable_in_bounded_time(monkeypatch: py
         appending = asyncio.create_task(log.append([event(1)]))
         await asyncio.sleep(0.1)
         assert loop.time() - began < 3
-    assert pause() < SHORT_S
+    assert pause() < 0.2
     assert loop.time() - began < 8
     with pytest.raises(Unavailable):
         await appending
